@@ -1,0 +1,20 @@
+//! Compiles the gRPC definitions, without a protoc on the machine.
+
+use std::path::Path;
+
+const FILES: [&str; 4] = [
+    "ankole/v1/model.proto",
+    "ankole/v1/admin.proto",
+    "ankole/v1/fleet.proto",
+    "ankole/v1/log.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let present = FILES
+        .iter()
+        .filter(|file| Path::new("proto").join(file).exists());
+    let descriptors = protox::compile(present, ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}
