@@ -31,3 +31,7 @@ pub const RANGE_BYTES_MAX: u32 = 1 << 30;
 /// The most requests an engine has unanswered on one connection. A replica closes a connection
 /// that sends more (INV-12).
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
+/// How long a reply lets an engine believe that nobody else serves the volume, counted from when
+/// the request was sent. Short enough for a takeover within seconds, long enough to outlast a
+/// scheduling hiccup.
+pub const LEASE_MS: u32 = 3_000;
