@@ -7,6 +7,8 @@
     unreachable_pub,
     clippy::allow_attributes_without_reason,
     clippy::all,
+    clippy::too_many_lines,
+    clippy::large_futures,
     reason = "generated code; its documentation is in the .proto files"
 )]
 pub mod v1 {

@@ -9,7 +9,8 @@ use super::body::{
 use crate::LayerId;
 use crate::geometry::{BLOCK_BYTES, CHUNK_BLOCKS};
 
-const BITMAP_BYTES: usize = CHUNK_BLOCKS as usize / 8;
+const BITMAP_BYTES: usize = 64;
+const _: () = assert!(BITMAP_BYTES as u64 * 8 == CHUNK_BLOCKS);
 
 /// 512 bits, one for each block of a chunk; block 0 is bit 0 of byte 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
