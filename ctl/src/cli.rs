@@ -1,0 +1,162 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::size;
+
+/// Replicated block storage: volumes, snapshots and nodes of an Ankole cluster.
+#[derive(Debug, Parser)]
+#[command(name = "ankole", version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) managers: ManagerArgs,
+    /// How to print what is found.
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the managers are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ManagerArgs {
+    /// A manager's address, HOST:PORT; may be repeated. Default: the environment variable
+    /// ANKOLE_MANAGERS (comma-separated), else the managers of `ankole dev up`.
+    #[arg(long = "manager", global = true, value_name = "HOST:PORT")]
+    pub(crate) addresses: Vec<String>,
+    /// How long a command may take, in seconds.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs: one JSON document; sizes in bytes, times in milliseconds since 1970.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Virtual disks.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Named points of a volume's past.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Hosts and their disks.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// What has happened.
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// The managers themselves.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// A whole cluster of real processes on this machine.
+    #[command(subcommand)]
+    Dev(DevCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Create a volume; space is taken only as it is written.
+    Create {
+        /// 1 to 63 of a-z, 0-9, '-', '.', '_'.
+        name: String,
+        /// Such as 10GiB, 512MiB, 4096.
+        #[arg(long, value_parser = size::parse)]
+        size: u64,
+        /// How many copies, each on another node.
+        #[arg(long, default_value_t = 3)]
+        replicas: u32,
+    },
+    /// All volumes.
+    List,
+    /// One volume with its replicas.
+    #[command(visible_alias = "show")]
+    Get { volume: String },
+    /// Delete a detached volume, its snapshots and its data.
+    Delete { volume: String },
+    /// Serve a volume over iSCSI on a node.
+    Attach {
+        volume: String,
+        /// Default: a node that holds a replica.
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// Stop serving a volume.
+    Detach { volume: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Take a snapshot.
+    Create { volume: String, name: String },
+    /// The snapshots of a volume, or of all.
+    List { volume: Option<String> },
+    /// Make the volume's contents those of the snapshot. No initiator may be logged in.
+    Revert { volume: String, snapshot: String },
+    /// Delete a snapshot; its blocks that are still needed move into the next newer layer.
+    Delete { volume: String, snapshot: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// All nodes.
+    List,
+    /// One node with its disks.
+    #[command(visible_alias = "show")]
+    Get { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventCommand {
+    /// The last events, newest last.
+    List {
+        /// How many, at most 1000.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Only events with a greater number.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
+    /// Print every change as it happens, until interrupted.
+    Watch,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// The managers and who leads them.
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevCommand {
+    /// Start the cluster, or those of its processes that do not run.
+    Up(DevPlace),
+    /// Stop every process; the data stays.
+    Down {
+        #[command(flatten)]
+        place: DevPlace,
+        /// Delete the data as well.
+        #[arg(long)]
+        destroy: bool,
+    },
+    /// What runs.
+    Status(DevPlace),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DevPlace {
+    /// Where all data and logs go. Default: ankole-dev in the user's data folder.
+    #[arg(long)]
+    pub(crate) directory: Option<PathBuf>,
+    /// The first port: managers take 3 from here, blockds 3 from here + 10, engines 100 from
+    /// here + 100. Default: as the cluster in the directory was first started, else 7700.
+    #[arg(long)]
+    pub(crate) base_port: Option<u16>,
+}

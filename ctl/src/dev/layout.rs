@@ -1,0 +1,289 @@
+//! Where a dev cluster's processes keep their data and listen.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::DevPlace;
+
+const DEFAULT_BASE_PORT: u16 = 7700;
+const MANAGERS: u16 = 3;
+const BLOCKDS: u16 = 3;
+/// Ports for engines: so many volumes can be attached at once.
+const ENGINE_PORTS: u16 = 100;
+const FILE: &str = "dev.json";
+
+/// A dev cluster: its folder and its ports.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) directory: PathBuf,
+    base_port: u16,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    format: u32,
+    base_port: u16,
+}
+
+/// One process of the cluster, other than the engines, which its agent starts.
+#[derive(Debug, Clone)]
+pub(crate) struct Daemon {
+    /// `meta-1`, `blockd-n2`, `agent-n1`: also the folder of its log.
+    pub(crate) name: String,
+    /// The binary, which lies beside this one.
+    pub(crate) binary: &'static str,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) address: String,
+}
+
+impl Layout {
+    /// The cluster in the place named, made known there when it is new.
+    pub(crate) fn create(place: &DevPlace) -> anyhow::Result<Self> {
+        let directory = directory(place)?;
+        if let Some(layout) = Self::read(&directory)? {
+            return layout.check_port(place);
+        }
+        let layout = Self {
+            directory,
+            base_port: place.base_port.unwrap_or(DEFAULT_BASE_PORT),
+        };
+        if layout.base_port.checked_add(100 + ENGINE_PORTS).is_none() {
+            bail!(
+                "--base-port {} leaves no room for 200 ports; use a lower one",
+                layout.base_port
+            );
+        }
+        std::fs::create_dir_all(&layout.directory)
+            .with_context(|| format!("cannot create {}", layout.directory.display()))?;
+        layout.write()?;
+        Ok(layout)
+    }
+
+    /// The cluster in the place named, which must exist.
+    pub(crate) fn open(place: &DevPlace) -> anyhow::Result<Self> {
+        let directory = directory(place)?;
+        match Self::read(&directory)? {
+            Some(layout) => layout.check_port(place),
+            None => bail!(
+                "there is no dev cluster in {}; start one with `ankole dev up`, or name its \
+                 folder with --directory",
+                directory.display()
+            ),
+        }
+    }
+
+    fn check_port(self, place: &DevPlace) -> anyhow::Result<Self> {
+        match place.base_port {
+            Some(port) if port != self.base_port => bail!(
+                "the cluster in {} uses base port {}; leave --base-port out, or use another \
+                 --directory",
+                self.directory.display(),
+                self.base_port
+            ),
+            _ => Ok(self),
+        }
+    }
+
+    fn read(directory: &Path) -> anyhow::Result<Option<Self>> {
+        let path = directory.join(FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context(format!("cannot read {}", path.display())),
+        };
+        let stored: Stored = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged; restore or delete it", path.display()))?;
+        if stored.format != 1 {
+            bail!(
+                "{} has format {}, this command knows 1",
+                path.display(),
+                stored.format
+            );
+        }
+        Ok(Some(Self {
+            directory: directory.to_owned(),
+            base_port: stored.base_port,
+        }))
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        let path = self.directory.join(FILE);
+        let aside = self.directory.join(format!("{FILE}.new"));
+        let stored = Stored {
+            format: 1,
+            base_port: self.base_port,
+        };
+        std::fs::write(&aside, serde_json::to_vec_pretty(&stored)?)
+            .and_then(|()| std::fs::rename(&aside, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn manager_port(&self, index: u16) -> u16 {
+        self.base_port + index
+    }
+
+    fn blockd_port(&self, index: u16) -> u16 {
+        self.base_port + 10 + index
+    }
+
+    /// `HOST:PORT` of every manager.
+    pub(crate) fn managers(&self) -> Vec<String> {
+        (0..MANAGERS)
+            .map(|index| format!("127.0.0.1:{}", self.manager_port(index)))
+            .collect()
+    }
+
+    /// The names of the storage nodes.
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        (1..=BLOCKDS).map(|number| format!("n{number}")).collect()
+    }
+
+    /// Every process in the order in which they start.
+    pub(crate) fn daemons(&self) -> Vec<Daemon> {
+        let mut daemons: Vec<Daemon> = (0..MANAGERS).map(|index| self.manager(index)).collect();
+        daemons.extend((0..BLOCKDS).map(|index| self.blockd(index)));
+        daemons.push(self.agent());
+        daemons
+    }
+
+    /// Where a process keeps its data.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn manager(&self, index: u16) -> Daemon {
+        let name = format!("meta-{}", index + 1);
+        let address = format!("127.0.0.1:{}", self.manager_port(index));
+        let mut arguments = words(&["serve", "--bootstrap"]);
+        arguments.extend(pair("--id", index + 1));
+        arguments.extend(pair("--listen", &address));
+        arguments.extend(pair("--directory", self.data(&name).display()));
+        for (peer, peer_address) in self.managers().iter().enumerate() {
+            arguments.extend(pair("--peer", format!("{}={peer_address}", peer + 1)));
+        }
+        Daemon {
+            name,
+            binary: "ankole-meta",
+            arguments,
+            address,
+        }
+    }
+
+    fn blockd(&self, index: u16) -> Daemon {
+        let node = format!("n{}", index + 1);
+        let name = format!("blockd-{node}");
+        let address = format!("127.0.0.1:{}", self.blockd_port(index));
+        let data = self.data(&name);
+        let mut arguments = words(&["serve"]);
+        arguments.extend(pair("--node", &node));
+        arguments.extend(pair("--disk", data.display()));
+        arguments.extend(pair("--listen", &address));
+        arguments.extend(pair("--unix", data.join("block.sock").display()));
+        arguments.extend(self.manager_arguments());
+        Daemon {
+            name,
+            binary: "ankole-blockd",
+            arguments,
+            address,
+        }
+    }
+
+    fn agent(&self) -> Daemon {
+        let name = "agent-n1".to_owned();
+        let first = self.base_port + 100;
+        let last = first + ENGINE_PORTS - 1;
+        let mut arguments = words(&["agent", "--node", "n1", "--engine-host", "127.0.0.1"]);
+        arguments.extend(pair("--directory", self.data(&name).display()));
+        arguments.extend(pair("--ports", format!("{first}-{last}")));
+        arguments.extend(self.manager_arguments());
+        Daemon {
+            name,
+            binary: "ankole-engine",
+            arguments,
+            address: String::new(),
+        }
+    }
+
+    fn manager_arguments(&self) -> Vec<String> {
+        self.managers()
+            .iter()
+            .flat_map(|address| pair("--manager", address))
+            .collect()
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn pair(flag: &str, value: impl std::fmt::Display) -> [String; 2] {
+    [flag.to_owned(), value.to_string()]
+}
+
+/// The folder named, or the default one. Absolute, because it also identifies the processes.
+fn directory(place: &DevPlace) -> anyhow::Result<PathBuf> {
+    let directory = match &place.directory {
+        Some(directory) => directory.clone(),
+        None => default_directory()?,
+    };
+    std::path::absolute(&directory)
+        .with_context(|| format!("{} is no folder's name", directory.display()))
+}
+
+fn default_directory() -> anyhow::Result<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+    data.map(|data| data.join("ankole-dev"))
+        .context("neither HOME nor XDG_DATA_HOME is set; name a folder with --directory")
+}
+
+/// The managers of the default dev cluster.
+pub(crate) fn manager_addresses() -> anyhow::Result<Vec<String>> {
+    let base_port =
+        Layout::read(&default_directory()?)?.map_or(DEFAULT_BASE_PORT, |layout| layout.base_port);
+    Ok(Layout {
+        directory: PathBuf::new(),
+        base_port,
+    }
+    .managers())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(directory: &Path, base_port: Option<u16>) -> DevPlace {
+        DevPlace {
+            directory: Some(directory.to_owned()),
+            base_port,
+        }
+    }
+
+    #[test]
+    fn a_cluster_keeps_the_ports_it_began_with() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Layout::open(&place(folder.path(), None)).is_err());
+        Layout::create(&place(folder.path(), Some(9000))).unwrap();
+        let again = Layout::create(&place(folder.path(), None)).unwrap();
+        assert_eq!(again.managers()[0], "127.0.0.1:9000");
+        assert!(Layout::create(&place(folder.path(), Some(9001))).is_err());
+    }
+
+    #[test]
+    fn a_base_port_without_room_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Layout::create(&place(folder.path(), Some(65_400))).is_err());
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), b"{").unwrap();
+        let error = Layout::open(&place(folder.path(), None)).unwrap_err();
+        assert!(format!("{error:#}").contains("dev.json"), "{error:#}");
+    }
+}

@@ -1,0 +1,237 @@
+use ankole_proto::rpc::v1::{Cluster, Disk, Event, Manager, Node};
+use serde::Serialize;
+
+use super::{or_dash, plain, time};
+use crate::output::Row;
+use crate::size;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeView {
+    name: String,
+    zone: String,
+    state: String,
+    has_blockd: bool,
+    has_agent: bool,
+    engines: u32,
+    block_address: String,
+    last_heartbeat_ms: u64,
+    message: String,
+    pub(crate) disks: Vec<DiskView>,
+}
+
+impl NodeView {
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == "up"
+    }
+
+    pub(crate) fn has_agent(&self) -> bool {
+        self.has_agent
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl From<Node> for NodeView {
+    fn from(node: Node) -> Self {
+        Self {
+            state: plain(node.state().as_str_name(), "NODE_STATE_"),
+            name: node.name,
+            zone: node.zone,
+            has_blockd: node.has_blockd,
+            has_agent: node.has_agent,
+            engines: node.engines,
+            block_address: node.block_address,
+            last_heartbeat_ms: node.last_heartbeat_ms,
+            message: node.message,
+            disks: node.disks.into_iter().map(DiskView::from).collect(),
+        }
+    }
+}
+
+impl Row for NodeView {
+    const COLUMNS: &'static [&'static str] = &[
+        "NAME",
+        "STATE",
+        "ROLES",
+        "DISKS",
+        "FREE",
+        "ENGINES",
+        "LAST HEARTBEAT",
+        "MESSAGE",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let roles = match (self.has_blockd, self.has_agent) {
+            (true, true) => "storage, engines",
+            (true, false) => "storage",
+            (false, true) => "engines",
+            (false, false) => "-",
+        };
+        vec![
+            self.name.clone(),
+            self.state.clone(),
+            roles.to_owned(),
+            self.disks.len().to_string(),
+            size::show(self.disks.iter().map(|disk| disk.free_bytes).sum()),
+            self.engines.to_string(),
+            time::utc(self.last_heartbeat_ms),
+            or_dash(&self.message),
+        ]
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct DiskView {
+    id: String,
+    node: String,
+    path: String,
+    capacity_bytes: u64,
+    free_bytes: u64,
+    replicas: u32,
+    fault: String,
+}
+
+impl From<Disk> for DiskView {
+    fn from(disk: Disk) -> Self {
+        Self {
+            id: disk.id,
+            node: disk.node,
+            path: disk.path,
+            capacity_bytes: disk.capacity_bytes,
+            free_bytes: disk.free_bytes,
+            replicas: disk.replicas,
+            fault: disk.fault,
+        }
+    }
+}
+
+impl Row for DiskView {
+    const COLUMNS: &'static [&'static str] =
+        &["DISK", "PATH", "CAPACITY", "FREE", "REPLICAS", "FAULT"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.path.clone(),
+            size::show(self.capacity_bytes),
+            size::show(self.free_bytes),
+            self.replicas.to_string(),
+            or_dash(&self.fault),
+        ]
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EventView {
+    number: u64,
+    at_ms: u64,
+    severity: String,
+    kind: String,
+    subject: String,
+    message: String,
+}
+
+impl From<Event> for EventView {
+    fn from(event: Event) -> Self {
+        Self {
+            severity: plain(event.severity().as_str_name(), "SEVERITY_"),
+            number: event.number,
+            at_ms: event.at_ms,
+            kind: event.kind,
+            subject: event.subject,
+            message: event.message,
+        }
+    }
+}
+
+impl Row for EventView {
+    const COLUMNS: &'static [&'static str] =
+        &["NUMBER", "AT", "SEVERITY", "KIND", "SUBJECT", "MESSAGE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.number.to_string(),
+            time::utc(self.at_ms),
+            self.severity.clone(),
+            self.kind.clone(),
+            self.subject.clone(),
+            or_dash(&self.message),
+        ]
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ClusterView {
+    id: String,
+    leader: u64,
+    term: u64,
+    applied: u64,
+    pub(crate) managers: Vec<ManagerView>,
+}
+
+impl ClusterView {
+    pub(crate) fn heading(&self) -> String {
+        let leader = match self.leader {
+            0 => "no leader".to_owned(),
+            id => format!("leader {id}"),
+        };
+        format!(
+            "cluster {}, {leader}, term {}, applied {}",
+            self.id, self.term, self.applied
+        )
+    }
+}
+
+impl From<Cluster> for ClusterView {
+    fn from(cluster: Cluster) -> Self {
+        Self {
+            id: cluster.id,
+            leader: cluster.leader,
+            term: cluster.term,
+            applied: cluster.applied,
+            managers: cluster
+                .managers
+                .into_iter()
+                .map(ManagerView::from)
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ManagerView {
+    id: u64,
+    address: String,
+    leader: bool,
+    matched: u64,
+}
+
+impl From<Manager> for ManagerView {
+    fn from(manager: Manager) -> Self {
+        Self {
+            id: manager.id,
+            address: manager.address,
+            leader: manager.leader,
+            matched: manager.matched,
+        }
+    }
+}
+
+impl Row for ManagerView {
+    const COLUMNS: &'static [&'static str] = &["ID", "ADDRESS", "LEADER", "MATCHED"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.address.clone(),
+            if self.leader { "yes" } else { "-" }.to_owned(),
+            if self.matched == 0 {
+                "-".to_owned()
+            } else {
+                self.matched.to_string()
+            },
+        ]
+    }
+}

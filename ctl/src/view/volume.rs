@@ -1,0 +1,155 @@
+use ankole_proto::rpc::v1::{Replica, Volume};
+use serde::Serialize;
+
+use super::{or_dash, plain};
+use crate::output::Row;
+use crate::size;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct VolumeView {
+    id: String,
+    name: String,
+    size_bytes: u64,
+    used_bytes: u64,
+    replica_count: u32,
+    state: String,
+    health: String,
+    epoch: u64,
+    node: String,
+    portal: String,
+    iqn: String,
+    url: String,
+    initiators: u32,
+    head_layer: String,
+    message: String,
+    revision: u64,
+    created_at_ms: u64,
+    pub(crate) replicas: Vec<ReplicaView>,
+}
+
+impl From<Volume> for VolumeView {
+    fn from(volume: Volume) -> Self {
+        let state = plain(volume.state().as_str_name(), "VOLUME_STATE_");
+        let health = plain(volume.health().as_str_name(), "HEALTH_");
+        let target = volume.target.unwrap_or_default();
+        let url = if target.portal.is_empty() {
+            String::new()
+        } else {
+            format!("iscsi://{}/{}/0", target.portal, target.iqn)
+        };
+        Self {
+            id: volume.id,
+            name: volume.name,
+            size_bytes: volume.size_bytes,
+            used_bytes: volume.used_bytes,
+            replica_count: volume.replica_count,
+            state,
+            health,
+            epoch: volume.epoch,
+            node: volume.node,
+            portal: target.portal,
+            iqn: target.iqn,
+            url,
+            initiators: volume.initiators,
+            head_layer: volume.head_layer,
+            message: volume.message,
+            revision: volume.revision,
+            created_at_ms: volume.created_at_ms,
+            replicas: volume.replicas.into_iter().map(ReplicaView::from).collect(),
+        }
+    }
+}
+
+impl Row for VolumeView {
+    const COLUMNS: &'static [&'static str] = &[
+        "NAME", "SIZE", "USED", "STATE", "HEALTH", "REPLICAS", "NODE", "URL", "MESSAGE",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let in_sync = self
+            .replicas
+            .iter()
+            .filter(|replica| replica.mode == "in-sync")
+            .count();
+        vec![
+            self.name.clone(),
+            size::show(self.size_bytes),
+            size::show(self.used_bytes),
+            self.state.clone(),
+            self.health.clone(),
+            format!("{in_sync}/{}", self.replica_count),
+            or_dash(&self.node),
+            or_dash(&self.url),
+            or_dash(&self.message),
+        ]
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ReplicaView {
+    id: String,
+    node: String,
+    disk_id: String,
+    mode: String,
+    used_bytes: u64,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rebuild: Option<RebuildView>,
+}
+
+#[derive(Debug, Serialize)]
+struct RebuildView {
+    done_bytes: u64,
+    total_bytes: u64,
+    bytes_per_second: u64,
+    eta_seconds: Option<u64>,
+}
+
+impl From<Replica> for ReplicaView {
+    fn from(replica: Replica) -> Self {
+        Self {
+            mode: plain(replica.mode().as_str_name(), "REPLICA_MODE_"),
+            rebuild: replica.rebuild.map(|progress| RebuildView {
+                done_bytes: progress.done_bytes,
+                total_bytes: progress.total_bytes,
+                bytes_per_second: progress.bytes_per_second,
+                eta_seconds: progress
+                    .total_bytes
+                    .saturating_sub(progress.done_bytes)
+                    .checked_div(progress.bytes_per_second),
+            }),
+            id: replica.id,
+            node: replica.node,
+            disk_id: replica.disk_id,
+            used_bytes: replica.used_bytes,
+            message: replica.message,
+        }
+    }
+}
+
+impl Row for ReplicaView {
+    const COLUMNS: &'static [&'static str] =
+        &["REPLICA", "NODE", "MODE", "USED", "REBUILD", "MESSAGE"];
+
+    fn cells(&self) -> Vec<String> {
+        let rebuild = self.rebuild.as_ref().map_or("-".to_owned(), |progress| {
+            format!(
+                "{} of {}, {}/s{}",
+                size::show(progress.done_bytes),
+                size::show(progress.total_bytes),
+                size::show(progress.bytes_per_second),
+                progress
+                    .eta_seconds
+                    .map_or(String::new(), |eta| format!(", {eta} s left")),
+            )
+        });
+        vec![
+            self.id.clone(),
+            self.node.clone(),
+            self.mode.clone(),
+            size::show(self.used_bytes),
+            rebuild,
+            or_dash(&self.message),
+        ]
+    }
+}
