@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "ankole/v1/model.proto",
     "ankole/v1/admin.proto",
     "ankole/v1/fleet.proto",
     "ankole/v1/log.proto",
+    "ankole/v1/raft.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
