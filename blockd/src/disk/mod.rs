@@ -1,1 +1,101 @@
-//! Placeholder: replaced by its owner.
+//! The medium of a store: a few synchronous calls that a real disk and a simulated one both answer.
+//!
+//! Owns every raw system call of blockd ([`local`]). Promises what `docs/disk-format.md` assumes of
+//! a filesystem and nothing more: what was not synced may be lost, kept or torn by a crash, file by
+//! file and page by page ([`sim`] does exactly that). Must not know what the files mean.
+//!
+//! Paths are relative to the root that the disk was opened with.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::path::Path;
+
+pub mod local;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+
+pub use local::LocalDisk;
+
+/// A directory that holds stores. Clones mean the same disk.
+pub trait Disk: Clone + Send + Sync + 'static {
+    /// An open file.
+    type File: DiskFile;
+
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// Creates an empty file for reading and writing; one that stands there is emptied.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+    /// The whole of a small file, refused with `InvalidData` above `bytes_max`.
+    fn read_file(&self, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>>;
+    /// Puts `bytes` in the place of the file, atomically and durably: written aside, synced,
+    /// renamed over it, directory synced.
+    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Gives a file or directory another name in the same directory. Durable after
+    /// [`Disk::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name.
+    fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory, whose parent must exist.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// How full the disk is.
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// An open file. Clones mean the same file.
+pub trait DiskFile: Clone + Send + Sync + 'static {
+    /// Fills `buffer` from `offset` on; less than all only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of the buffers, one behind the other, from `offset` on. After an error any part
+    /// may have been written.
+    fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Gives the space of the range back: it reads as zeros and counts as a hole.
+    fn punch_hole(&self, range: Range<u64>) -> io::Result<()>;
+    /// The first range at or after `offset` that may hold data; `None` when only holes follow.
+    /// Precise to a block for files that are written in whole blocks.
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
+    /// `fdatasync`: contents, length and allocation are durable.
+    fn sync(&self) -> io::Result<()>;
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts or extends the file, with a hole.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// How many names the file has.
+    fn links(&self) -> io::Result<u64>;
+}
+
+/// How full a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// The size of the filesystem.
+    pub capacity_bytes: u64,
+    /// What can still be written.
+    pub free_bytes: u64,
+}
+
+/// Reads exactly `buffer.len()` bytes.
+///
+/// # Errors
+///
+/// `UnexpectedEof` when the file ends before.
+pub fn read_exact_at<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    if file.read_at(buffer, offset)? == buffer.len() {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the file is shorter than its replica",
+        ))
+    }
+}

@@ -1,0 +1,240 @@
+//! Real files: the only place of blockd that makes raw system calls.
+
+use std::io::{self, IoSlice, Read};
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::{Disk, DiskFile, Space};
+
+/// The longest list of buffers one system call takes; more are written in turns.
+const IOVECS_MAX: usize = 1024;
+/// What holes can be told apart at, and so the largest filesystem block that a store can stand on.
+const FILESYSTEM_BLOCK_BYTES_MAX: u64 = 4096;
+
+/// A directory of the host.
+#[derive(Debug, Clone)]
+pub struct LocalDisk {
+    root: Arc<PathBuf>,
+}
+
+/// A file of the host.
+#[derive(Debug, Clone)]
+pub struct LocalFile {
+    fd: Arc<OwnedFd>,
+}
+
+impl LocalDisk {
+    /// The disk with this directory as its root.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a directory, or its filesystem cannot hold a store: its blocks must not be
+    /// larger than 4096 bytes.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let fd = fs::open(root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let block_bytes = fs::fstatvfs(&fd)?.f_bsize;
+        if block_bytes > FILESYSTEM_BLOCK_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "{}: the filesystem's blocks are {block_bytes} bytes; a store needs 4096 or \
+                     smaller",
+                    root.display()
+                ),
+            ));
+        }
+        Ok(Self {
+            root: Arc::new(root.to_path_buf()),
+        })
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn open_file(&self, path: &Path, flags: OFlags) -> io::Result<LocalFile> {
+        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = fs::open(self.root.join(path), flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(LocalFile { fd: Arc::new(fd) })
+    }
+}
+
+impl Disk for LocalDisk {
+    type File = LocalFile;
+
+    fn open(&self, path: &Path) -> io::Result<LocalFile> {
+        self.open_file(path, OFlags::empty())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<LocalFile> {
+        self.open_file(path, OFlags::CREATE | OFlags::TRUNC)
+    }
+
+    fn read_file(&self, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let file = std::fs::File::open(self.root.join(path))?;
+        let mut bytes = Vec::new();
+        file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > bytes_max {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("longer than {bytes_max} bytes"),
+            ));
+        }
+        Ok(bytes)
+    }
+
+    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let aside = path.with_extension("new");
+        let file = self.create(&aside)?;
+        file.write_at(&[IoSlice::new(bytes)], 0)?;
+        fs::fsync(&file.fd)?;
+        self.rename(&aside, path)?;
+        self.sync_dir(path.parent().unwrap_or(Path::new("")))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(fs::rename(self.root.join(from), self.root.join(to))?)
+    }
+
+    fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
+        Ok(fs::link(self.root.join(existing), self.root.join(new))?)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Ok(fs::unlink(self.root.join(path))?)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Ok(fs::unlinkat(CWD, self.root.join(path), AtFlags::REMOVEDIR)?)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        Ok(fs::mkdir(self.root.join(path), Mode::RWXU)?)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.root.join(path))? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = fs::open(self.root.join(path), flags, Mode::empty())?;
+        Ok(fs::fsync(directory)?)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let stat = fs::statvfs(self.root.as_path())?;
+        Ok(Space {
+            capacity_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+}
+
+impl DiskFile for LocalFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(&self.fd, rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(bytes) => done += bytes,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buffers: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        for buffers in buffers.chunks(IOVECS_MAX) {
+            let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+            let done = match rustix::io::pwritev(&self.fd, buffers, offset) {
+                Ok(done) => done,
+                Err(Errno::INTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            if done < bytes {
+                write_rest(&self.fd, buffers, offset, done)?;
+            }
+            offset += bytes as u64;
+        }
+        Ok(())
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> io::Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fs::fallocate(
+            &self.fd,
+            flags,
+            range.start,
+            range.end - range.start,
+        )?)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let start = match fs::seek(&self.fd, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let end = fs::seek(&self.fd, SeekFrom::Hole(start))?;
+        Ok(Some(start..end))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(fs::fdatasync(&self.fd)?)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        u64::try_from(fs::fstat(&self.fd)?.st_size).map_err(io::Error::other)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        Ok(fs::ftruncate(&self.fd, bytes)?)
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(fs::fstat(&self.fd)?.st_nlink)
+    }
+}
+
+/// Finishes a vectored write that the system cut short after `done` bytes.
+fn write_rest(
+    fd: impl AsFd,
+    buffers: &[IoSlice<'_>],
+    offset: u64,
+    mut done: usize,
+) -> io::Result<()> {
+    let mut start = 0;
+    for buffer in buffers {
+        let end = start + buffer.len();
+        while done < end {
+            let rest = buffer.get(done - start..).unwrap_or_default();
+            match rustix::io::pwrite(&fd, rest, offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => done += bytes,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        start = end;
+    }
+    Ok(())
+}
