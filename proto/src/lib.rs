@@ -13,5 +13,7 @@ pub mod wire;
 
 pub use address::ReplicaAddress;
 pub use epoch::{Epoch, Sequence};
-pub use geometry::{BLOCK_BYTES, BlockNumber, CHUNK_BYTES, ChunkNumber, Extent, VolumeSize};
+pub use geometry::{
+    BLOCK_BYTES, BlockNumber, CHUNK_BYTES, ChunkNumber, Extent, SECTOR_BYTES, VolumeSize,
+};
 pub use id::{ClusterId, Credential, DiskId, LayerId, NodeName, ReplicaId, SnapshotId, VolumeId};
