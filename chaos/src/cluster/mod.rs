@@ -1,0 +1,200 @@
+//! A dev cluster of real processes, driven through the `ankole` command as an operator would.
+
+mod command;
+mod scratch;
+mod view;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+pub use command::{capture, run};
+pub use scratch::Scratch;
+pub use view::{Process, Replica, Snapshot, Status, Volume};
+
+/// Between two looks at something that is waited for.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A cluster in a folder of its own.
+pub struct Cluster {
+    directory: PathBuf,
+    base_port: u16,
+    managers: Vec<String>,
+}
+
+/// The folder that the project's binaries lie in: this one's.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe().context("cannot tell where this program lies")?;
+    let path = here.with_file_name(name);
+    ensure!(
+        path.exists(),
+        "{} is missing; run `cargo build --release` first",
+        path.display()
+    );
+    Ok(path)
+}
+
+impl Cluster {
+    /// Starts a cluster in this folder, or what of it does not run.
+    pub fn up(directory: &Path, base_port: u16) -> anyhow::Result<Self> {
+        let managers = (0..3)
+            .map(|index| format!("127.0.0.1:{}", base_port + index))
+            .collect();
+        let cluster = Self {
+            directory: directory.to_owned(),
+            base_port,
+            managers,
+        };
+        cluster.start_missing()?;
+        Ok(cluster)
+    }
+
+    /// Starts those of its processes that do not run.
+    pub fn start_missing(&self) -> anyhow::Result<()> {
+        self.dev(&["up"], &["--base-port", &self.base_port.to_string()])
+            .map(drop)
+    }
+
+    /// Stops every process.
+    pub fn down(&self) -> anyhow::Result<()> {
+        self.dev(&["down"], &[]).map(drop)
+    }
+
+    /// Stops every process and deletes the data.
+    pub fn destroy(&self) -> anyhow::Result<()> {
+        self.dev(&["down", "--destroy"], &[]).map(drop)
+    }
+
+    fn dev(&self, verb: &[&str], rest: &[&str]) -> anyhow::Result<String> {
+        let directory = self.directory.display().to_string();
+        let mut arguments = vec!["--output", "json", "dev"];
+        arguments.extend(verb);
+        arguments.extend(["--directory", &directory]);
+        arguments.extend(rest);
+        capture(&binary("ankole")?, &arguments)
+    }
+
+    /// Runs `ankole` against this cluster and returns what it prints.
+    pub fn ankole(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut all = vec!["--output", "json"];
+        for manager in &self.managers {
+            all.extend(["--manager", manager]);
+        }
+        all.extend(arguments);
+        capture(&binary("ankole")?, &all)
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, arguments: &[&str]) -> anyhow::Result<T> {
+        let text = self.ankole(arguments)?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("`ankole {}` printed {text}", arguments.join(" ")))
+    }
+
+    /// What runs. `ankole dev status` fails when something does not; that is no error here.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        let directory = self.directory.display().to_string();
+        let output = std::process::Command::new(binary("ankole")?)
+            .args([
+                "--output",
+                "json",
+                "dev",
+                "status",
+                "--directory",
+                &directory,
+            ])
+            .output()?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "ankole dev status: {}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })
+    }
+
+    /// Creates a volume and serves it.
+    pub fn serve(&self, name: &str, size: &str) -> anyhow::Result<Volume> {
+        self.ankole(&["volume", "create", name, "--size", size])?;
+        self.json(&["volume", "attach", name])
+    }
+
+    /// A volume as the managers see it.
+    pub fn volume(&self, name: &str) -> anyhow::Result<Volume> {
+        self.json(&["volume", "get", name])
+    }
+
+    /// Takes a snapshot.
+    pub fn snapshot(&self, volume: &str, name: &str) -> anyhow::Result<Snapshot> {
+        self.json(&["snapshot", "create", volume, name])
+    }
+
+    /// Sends a signal to a process of the cluster, by its name in the status.
+    pub fn signal(&self, name: &str, signal: Signal) -> anyhow::Result<()> {
+        let status = self.status()?;
+        let process = status.processes.iter().find(|process| process.name == name);
+        let pid = process
+            .and_then(|process| process.pid)
+            .and_then(Pid::from_raw)
+            .with_context(|| format!("{name} does not run"))?;
+        kill_process(pid, signal).with_context(|| format!("cannot signal {name}"))
+    }
+
+    /// Kills a process with SIGKILL.
+    pub fn kill(&self, name: &str) -> anyhow::Result<()> {
+        self.signal(name, Signal::KILL)
+    }
+
+    /// Kills every process of the cluster, engines included, at once.
+    pub fn kill_all(&self) -> anyhow::Result<()> {
+        let pids: Vec<Pid> = self
+            .status()?
+            .processes
+            .iter()
+            .filter_map(|process| process.pid.and_then(Pid::from_raw))
+            .collect();
+        for pid in pids {
+            // One may have ended since it was listed.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        Ok(())
+    }
+
+    /// The name of the process of the leading manager.
+    pub fn leader(&self) -> anyhow::Result<String> {
+        let leader = self.status()?.cluster.context("no manager leads")?.leader;
+        ensure!(leader != 0, "no manager leads");
+        Ok(format!("meta-{leader}"))
+    }
+
+    /// Where a node's blockd stores its replicas.
+    pub fn store(&self, node: &str) -> PathBuf {
+        self.directory.join(format!("blockd-{node}"))
+    }
+
+    /// Waits until the volume is what is asked for.
+    pub fn wait_volume(
+        &self,
+        name: &str,
+        limit: Duration,
+        what: &str,
+        reached: impl Fn(&Volume) -> bool,
+    ) -> anyhow::Result<Volume> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let last = self.volume(name);
+            if let Ok(volume) = &last
+                && reached(volume)
+            {
+                return last;
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "volume {name} is not {what} after {} s: {last:?}",
+                    limit.as_secs()
+                );
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}

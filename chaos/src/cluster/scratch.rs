@@ -1,0 +1,48 @@
+//! A folder for one run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// A folder that is removed with its contents when this is dropped, unless it is kept.
+pub struct Scratch {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Scratch {
+    /// A new folder on a real disk: a temporary file system in memory would make syncs free.
+    pub fn new(purpose: &str) -> anyhow::Result<Self> {
+        let path = Path::new("/var/tmp").join(format!("ankole-{purpose}-{}", std::process::id()));
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self { path, keep: false })
+    }
+
+    /// A folder that exists, or is to, and stays.
+    pub fn kept(path: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        let path = std::path::absolute(path)?;
+        Ok(Self { path, keep: true })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leave it, for someone to look at.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Nothing more can be done about a folder that will not go.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What `ankole --output json` prints, as far as it is looked at here.
+
+use serde::Deserialize;
+
+/// `ankole volume get`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Volume {
+    /// The volume's id.
+    pub id: String,
+    /// `attached`, `detached`…
+    pub state: String,
+    /// `healthy`, `degraded`, `faulted`.
+    pub health: String,
+    /// The node that serves it.
+    pub node: String,
+    /// For an initiator.
+    pub url: String,
+    /// Of its last engine.
+    pub epoch: u64,
+    /// Why it is not as wanted.
+    pub message: String,
+    /// Where its data is.
+    pub replicas: Vec<Replica>,
+}
+
+impl Volume {
+    /// How many replicas are in this mode.
+    pub fn count(&self, mode: &str) -> usize {
+        self.replicas
+            .iter()
+            .filter(|replica| replica.mode == mode)
+            .count()
+    }
+}
+
+/// A replica of a volume.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Replica {
+    /// The replica's id.
+    pub id: String,
+    /// Its node.
+    pub node: String,
+    /// `in-sync`, `rebuilding`…
+    pub mode: String,
+}
+
+/// `ankole snapshot create`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Snapshot {
+    /// `ready`.
+    pub state: String,
+    /// The sealed layer.
+    pub layer: String,
+}
+
+/// `ankole dev status`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    /// Every process.
+    pub processes: Vec<Process>,
+    /// Unset when no manager leads.
+    pub cluster: Option<Leadership>,
+}
+
+/// A process of the cluster.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Process {
+    /// `meta-1`, `blockd-n2`, `engine-…`.
+    pub name: String,
+    /// Unset when it does not run.
+    pub pid: Option<i32>,
+}
+
+/// Who leads.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Leadership {
+    /// 0: nobody known.
+    pub leader: u64,
+}
