@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ankole_chaos::load::{self, Durable, Pattern, Workload};
-use ankole_chaos::{conformance, demo};
+use ankole_chaos::{bench, conformance, demo};
 use clap::{Args, Parser, Subcommand};
 
 /// Attacks and measures Ankole.
@@ -43,6 +43,15 @@ enum Command {
         /// Every family that the suite knows.
         #[arg(long, conflicts_with = "families")]
         all: bool,
+    },
+    /// Measure a volume beside stock tgt on a plain file, in the same run.
+    Bench {
+        /// For each case and side.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// Everything measured, for programs.
+        #[arg(long)]
+        json: bool,
     },
     /// Show that a replicated volume survives what it promises to survive.
     Demo {
@@ -180,6 +189,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
             println!("{passed} passed, {failed} failed, {skipped} skipped");
             Ok(failed == 0)
         }
+        Command::Bench { seconds, json } => bench::run(seconds, json).map(|()| true),
         Command::Demo { directory } => demo::run(directory.as_deref()).map(|()| true),
     }
 }
