@@ -1,0 +1,207 @@
+//! EXTENDED COPY (LID1) and RECEIVE COPY RESULTS (SPC-4 5.17, 6.4, 6.19, 6.20): copies from one place
+//! of the volume to another. No other device can be reached, so that only descriptors that name this
+//! unit are accepted.
+//!
+//! A copy goes a bounded piece at a time: read, then write what was read. Ranges that overlap are
+//! copied in ascending order, as SPC-4 6.4.6.3 leaves open.
+
+mod parameters;
+mod results;
+
+pub(super) use results::{copy_status, operating_parameters};
+
+use std::collections::VecDeque;
+
+use ankole_proto::Extent;
+use bytes::Bytes;
+
+use super::handle::{After, Handled, Refusal, Step, Task};
+use super::nexus::NexusId;
+use super::sense::{AdditionalSense, Sense, SenseKey};
+use super::task::Status;
+use super::unit::LogicalUnit;
+use crate::volume::{Operation, Outcome};
+use parameters::{ListId, Parameters};
+
+/// What one step moves.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// What became of a copy whose results may be asked for.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    nexus: NexusId,
+    list: u8,
+    failed: bool,
+    segments: u16,
+    bytes: u64,
+}
+
+/// The copies that ended, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    ended: VecDeque<Ended>,
+}
+
+impl Copies {
+    /// The most results that are kept; older ones are forgotten (INV-12).
+    const ENDED_MAX: usize = 64;
+
+    fn keep(&mut self, ended: Ended) {
+        self.ended
+            .retain(|kept| (kept.nexus, kept.list) != (ended.nexus, ended.list));
+        if self.ended.len() >= Self::ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(ended);
+    }
+
+    /// Takes out the result of a copy.
+    fn take(&mut self, nexus: NexusId, list: u8) -> Option<Ended> {
+        let place = self
+            .ended
+            .iter()
+            .position(|kept| kept.nexus == nexus && kept.list == list)?;
+        self.ended.remove(place)
+    }
+
+    /// The session is gone, and with it who could ask.
+    pub(super) fn forget(&mut self, nexus: NexusId) {
+        self.ended.retain(|kept| kept.nexus != nexus);
+    }
+}
+
+/// From where to where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    from: Extent,
+    to: Extent,
+}
+
+impl Segment {
+    /// The first piece and the rest.
+    fn split(self) -> Option<(Self, Option<Self>)> {
+        let bytes = self.from.length().min(PIECE_BYTES);
+        let head = Self {
+            from: Extent::new(self.from.offset(), bytes)?,
+            to: Extent::new(self.to.offset(), bytes)?,
+        };
+        let left = self.from.length() - bytes;
+        let rest = Self {
+            from: Extent::new(self.from.end() - left, left)?,
+            to: Extent::new(self.to.end() - left, left)?,
+        };
+        Some((head, (left > 0).then_some(rest)))
+    }
+}
+
+/// A copy on its way.
+#[derive(Debug)]
+pub(super) struct CopyJob {
+    list: Option<ListId>,
+    /// The segments not yet begun, the next one last.
+    segments: Vec<Segment>,
+    /// What is left of the segment at hand.
+    rest: Option<Segment>,
+    /// What is being read, to be written there next.
+    reading: Option<Extent>,
+    ended_segments: u16,
+    bytes: u64,
+    fua: bool,
+}
+
+/// EXTENDED COPY (LID1).
+pub(super) fn extended_copy(unit: &mut LogicalUnit, task: &Task) -> Handled {
+    let list_bytes = task.cdb.u32(10) as usize;
+    if list_bytes == 0 {
+        return Ok(Step::Good);
+    }
+    let list = task.parameters(list_bytes)?;
+    let Parameters { list, mut segments } = Parameters::read(&list, &unit.identity, unit.size)?;
+    segments.reverse();
+    let job = CopyJob {
+        list,
+        segments,
+        rest: None,
+        reading: None,
+        ended_segments: 0,
+        bytes: 0,
+        fua: unit.mode.writes_through(),
+    };
+    Box::new(job).advance(unit, task.nexus)
+}
+
+impl CopyJob {
+    /// The next read, or the end.
+    fn advance(mut self: Box<Self>, unit: &mut LogicalUnit, nexus: NexusId) -> Handled {
+        let next = self.rest.take().or_else(|| self.segments.pop());
+        let Some((piece, rest)) = next.and_then(Segment::split) else {
+            self.end(unit, nexus, false);
+            return Ok(Step::Good);
+        };
+        self.rest = rest;
+        self.reading = Some(piece.to);
+        Ok(Step::Run(
+            vec![Operation::Read { extent: piece.from }],
+            After::Copy(self),
+        ))
+    }
+
+    /// Goes on when a read or a write is done.
+    pub(super) fn resume(
+        mut self: Box<Self>,
+        unit: &mut LogicalUnit,
+        nexus: NexusId,
+        outcomes: Vec<Outcome>,
+    ) -> Handled {
+        let data = match outcomes.into_iter().next() {
+            Some(Outcome::Done(data)) => data,
+            Some(Outcome::Failed(failure)) => {
+                self.end(unit, nexus, true);
+                return Err(copy_failure(failure.into()));
+            }
+            Some(Outcome::Miscompare { .. }) | None => Bytes::new(),
+        };
+        if let Some(extent) = self.reading.take() {
+            if data.len() as u64 != extent.length() {
+                self.end(unit, nexus, true);
+                return Err(aborted(AdditionalSense::INTERNAL_TARGET_FAILURE));
+            }
+            self.bytes += extent.length();
+            let fua = self.fua;
+            return Ok(Step::Run(
+                vec![Operation::Write { extent, data, fua }],
+                After::Copy(self),
+            ));
+        }
+        if self.rest.is_none() {
+            self.ended_segments = self.ended_segments.saturating_add(1);
+        }
+        self.advance(unit, nexus)
+    }
+
+    fn end(&self, unit: &mut LogicalUnit, nexus: NexusId, failed: bool) {
+        if let Some(ListId(list)) = self.list {
+            unit.copies.keep(Ended {
+                nexus,
+                list,
+                failed,
+                segments: self.ended_segments,
+                bytes: self.bytes,
+            });
+        }
+    }
+}
+
+/// A failure on the way: told as COPY ABORTED with the cause, or to be tried again.
+fn copy_failure(refusal: Refusal) -> Refusal {
+    match (refusal.status, refusal.sense) {
+        (Status::CheckCondition, Some(sense)) if sense.key() != SenseKey::NotReady => {
+            aborted(sense.additional())
+        }
+        _ => refusal,
+    }
+}
+
+fn aborted(additional: AdditionalSense) -> Refusal {
+    Sense::new(SenseKey::CopyAborted, additional).into()
+}

@@ -1,0 +1,316 @@
+//! PERSISTENT RESERVE OUT (SPC-4 6.16).
+
+use super::state::{Held, Kind, Registration, Reservations};
+use crate::scsi::handle::{Handled, Refusal, Step, Task};
+use crate::scsi::nexus::{InitiatorPort, NexusId};
+use crate::scsi::sense::{AdditionalSense, Sense};
+use crate::scsi::unit::LogicalUnit;
+
+/// The parameter list.
+///
+/// ```text
+/// 0  u64  reservation key              20  SPEC_I_PT, ALL_TG_PT, APTPL
+/// 8  u64  service action key           24
+/// ```
+struct Parameters {
+    port: InitiatorPort,
+    key: u64,
+    action_key: u64,
+    keep_through_power_loss: bool,
+}
+
+impl Parameters {
+    const BYTES: usize = 24;
+
+    fn of(unit: &LogicalUnit, task: &Task) -> Result<Self, Refusal> {
+        const FLAGS_AT: usize = 20;
+        const SPECIFY_INITIATOR_PORTS: u8 = 0x08;
+        const ACTIVATE_PERSIST: u8 = 0x01;
+        if unit.reservations.legacy.is_some() {
+            return Err(Refusal::CONFLICT);
+        }
+        let length_error = || Sense::illegal(AdditionalSense::PARAMETER_LIST_LENGTH_ERROR);
+        let told = task.cdb.u32(5) as usize;
+        let list = task.parameters(told)?;
+        let flags = *list.get(FLAGS_AT).ok_or_else(length_error)?;
+        if flags & SPECIFY_INITIATOR_PORTS != 0 {
+            return Err(Sense::invalid_parameter(FLAGS_AT).into());
+        }
+        if list.len() != Self::BYTES {
+            return Err(length_error().into());
+        }
+        let number = |at: usize| {
+            list.iter()
+                .skip(at)
+                .take(8)
+                .fold(0_u64, |value, byte| (value << 8) | u64::from(*byte))
+        };
+        let port = unit
+            .nexuses
+            .get(&task.nexus)
+            .map(|nexus| nexus.port.clone())
+            .ok_or(Refusal::CONFLICT)?;
+        Ok(Self {
+            port,
+            key: number(0),
+            action_key: number(8),
+            keep_through_power_loss: flags & ACTIVATE_PERSIST != 0,
+        })
+    }
+
+    /// For what only a registrant who knows its key may do.
+    fn of_registrant(unit: &LogicalUnit, task: &Task) -> Result<Self, Refusal> {
+        let parameters = Self::of(unit, task)?;
+        let registered = unit.reservations.registration(&parameters.port);
+        if registered.is_some_and(|entry| entry.key == parameters.key) {
+            Ok(parameters)
+        } else {
+            Err(Refusal::CONFLICT)
+        }
+    }
+}
+
+/// The type in byte 2; only the whole unit can be reserved (scope 0).
+fn kind(task: &Task) -> Result<Kind, Refusal> {
+    let scope_and_type = task.cdb.u8(2);
+    if scope_and_type >> 4 != 0 {
+        return Err(Sense::invalid_cdb(2).into());
+    }
+    Kind::from_code(scope_and_type).ok_or(Sense::invalid_cdb(2).into())
+}
+
+fn changed(unit: &LogicalUnit, abort: Vec<NexusId>) -> Handled {
+    Ok(Step::Reserved {
+        abort,
+        state: unit.reservations.export(),
+    })
+}
+
+/// Tells the sessions of these ports, but not the one that asked.
+fn attend(
+    unit: &mut LogicalUnit,
+    asking: NexusId,
+    ports: &[InitiatorPort],
+    attention: AdditionalSense,
+) {
+    for (id, nexus) in &mut unit.nexuses {
+        if *id != asking && ports.contains(&nexus.port) {
+            nexus.attend(attention);
+        }
+    }
+}
+
+impl Reservations {
+    fn ports(&self) -> Vec<InitiatorPort> {
+        self.registrations
+            .iter()
+            .map(|entry| entry.port.clone())
+            .collect()
+    }
+
+    fn next_generation(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Removes the registrations of the key, or of any key; never the one of `but`.
+    fn remove(&mut self, key: Option<u64>, but: &InitiatorPort) -> Vec<InitiatorPort> {
+        let mut removed = Vec::new();
+        self.registrations.retain(|entry| {
+            let goes = entry.port != *but && key.is_none_or(|key| key == entry.key);
+            if goes {
+                removed.push(entry.port.clone());
+            }
+            !goes
+        });
+        removed
+    }
+}
+
+/// REGISTER.
+pub(in crate::scsi) fn register(unit: &mut LogicalUnit, task: &Task) -> Handled {
+    let parameters = Parameters::of(unit, task)?;
+    let registered = unit
+        .reservations
+        .registration(&parameters.port)
+        .map(|entry| entry.key);
+    if registered.unwrap_or(0) != parameters.key {
+        return Err(Refusal::CONFLICT);
+    }
+    set_key(unit, task.nexus, parameters)
+}
+
+/// REGISTER AND IGNORE EXISTING KEY.
+pub(in crate::scsi) fn register_and_ignore(unit: &mut LogicalUnit, task: &Task) -> Handled {
+    let parameters = Parameters::of(unit, task)?;
+    set_key(unit, task.nexus, parameters)
+}
+
+fn set_key(unit: &mut LogicalUnit, asking: NexusId, parameters: Parameters) -> Handled {
+    let Parameters {
+        port, action_key, ..
+    } = parameters;
+    let reservations = &mut unit.reservations;
+    let place = reservations
+        .registrations
+        .iter()
+        .position(|entry| entry.port == port);
+    match (place, action_key) {
+        (None, 0) => return Ok(Step::Good),
+        (Some(place), 0) => unregister(unit, asking, place),
+        (Some(place), key) => reservations.registrations[place].key = key,
+        (None, key) => {
+            if reservations.registrations.len() >= Reservations::REGISTRATIONS_MAX {
+                return Err(
+                    Sense::illegal(AdditionalSense::INSUFFICIENT_REGISTRATION_RESOURCES).into(),
+                );
+            }
+            reservations.registrations.push(Registration { port, key });
+        }
+    }
+    unit.reservations.kept_through_power_loss = parameters.keep_through_power_loss;
+    unit.reservations.next_generation();
+    changed(unit, Vec::new())
+}
+
+/// A registrant leaves; what it alone held is released (SPC-4 5.13.11.2).
+fn unregister(unit: &mut LogicalUnit, asking: NexusId, place: usize) {
+    let reservations = &mut unit.reservations;
+    let gone = reservations.registrations.remove(place);
+    let Some(held) = &reservations.held else {
+        return;
+    };
+    let kind = held.kind;
+    let released = if kind.is_of_all() {
+        reservations.registrations.is_empty()
+    } else {
+        held.port == gone.port
+    };
+    if released {
+        reservations.held = None;
+        if kind.admits_registrants() {
+            let ports = reservations.ports();
+            attend(unit, asking, &ports, AdditionalSense::RESERVATIONS_RELEASED);
+        }
+    }
+}
+
+/// RESERVE.
+pub(in crate::scsi) fn reserve(unit: &mut LogicalUnit, task: &Task) -> Handled {
+    let Parameters { port, .. } = Parameters::of_registrant(unit, task)?;
+    let kind = kind(task)?;
+    match &unit.reservations.held {
+        None => {
+            unit.reservations.held = Some(Held { kind, port });
+            changed(unit, Vec::new())
+        }
+        Some(held) if held.kind == kind && unit.reservations.is_holder(&port) => Ok(Step::Good),
+        Some(_) => Err(Refusal::CONFLICT),
+    }
+}
+
+/// RELEASE.
+pub(in crate::scsi) fn release(unit: &mut LogicalUnit, task: &Task) -> Handled {
+    let Parameters { port, .. } = Parameters::of_registrant(unit, task)?;
+    let Some(held) = &unit.reservations.held else {
+        return Ok(Step::Good);
+    };
+    if !unit.reservations.is_holder(&port) {
+        return Ok(Step::Good);
+    }
+    let held_kind = held.kind;
+    if task.cdb.u8(2) != held_kind as u8 {
+        return Err(Sense::illegal(AdditionalSense::INVALID_RELEASE).into());
+    }
+    unit.reservations.held = None;
+    if held_kind.admits_registrants() {
+        let ports = unit.reservations.ports();
+        attend(
+            unit,
+            task.nexus,
+            &ports,
+            AdditionalSense::RESERVATIONS_RELEASED,
+        );
+    }
+    changed(unit, Vec::new())
+}
+
+/// CLEAR.
+pub(in crate::scsi) fn clear(unit: &mut LogicalUnit, task: &Task) -> Handled {
+    Parameters::of_registrant(unit, task)?;
+    let ports = unit.reservations.ports();
+    attend(
+        unit,
+        task.nexus,
+        &ports,
+        AdditionalSense::RESERVATIONS_PREEMPTED,
+    );
+    unit.reservations.held = None;
+    unit.reservations.registrations.clear();
+    unit.reservations.next_generation();
+    changed(unit, Vec::new())
+}
+
+/// PREEMPT.
+pub(in crate::scsi) fn preempt(unit: &mut LogicalUnit, task: &Task) -> Handled {
+    take_over(unit, task)?;
+    changed(unit, Vec::new())
+}
+
+/// PREEMPT AND ABORT: and the commands of those preempted are aborted.
+pub(in crate::scsi) fn preempt_and_abort(unit: &mut LogicalUnit, task: &Task) -> Handled {
+    let removed = take_over(unit, task)?;
+    let abort = unit
+        .nexuses
+        .iter()
+        .filter(|(id, nexus)| **id != task.nexus && removed.contains(&nexus.port))
+        .map(|(id, _)| *id)
+        .collect();
+    changed(unit, abort)
+}
+
+/// Removes the registrations of the service action key and, when that was the holder's, takes the
+/// reservation over (SPC-4 5.13.11.4). Tells who was removed.
+fn take_over(unit: &mut LogicalUnit, task: &Task) -> Result<Vec<InitiatorPort>, Refusal> {
+    let parameters = Parameters::of_registrant(unit, task)?;
+    let (port, key) = (parameters.port, parameters.action_key);
+    let reservations = &mut unit.reservations;
+    let held = reservations.held.clone();
+    let of_all = held.as_ref().is_some_and(|held| held.kind.is_of_all());
+    if key == 0 && !of_all {
+        return Err(Sense::invalid_parameter(8).into());
+    }
+    let takes = held.as_ref().is_some_and(|held| {
+        if of_all {
+            key == 0
+        } else {
+            reservations
+                .registration(&held.port)
+                .is_some_and(|entry| entry.key == key)
+        }
+    });
+    let taken = if takes { Some(kind(task)?) } else { None };
+    let removed = reservations.remove((key != 0).then_some(key), &port);
+    if removed.is_empty() && !takes {
+        return Err(Refusal::CONFLICT);
+    }
+    reservations.next_generation();
+    let left = reservations.ports();
+    if let Some(kind) = taken {
+        reservations.held = Some(Held { kind, port });
+    }
+    attend(
+        unit,
+        task.nexus,
+        &removed,
+        AdditionalSense::REGISTRATIONS_PREEMPTED,
+    );
+    if taken.is_some_and(|kind| held.is_some_and(|held| held.kind != kind)) {
+        attend(
+            unit,
+            task.nexus,
+            &left,
+            AdditionalSense::RESERVATIONS_RELEASED,
+        );
+    }
+    Ok(removed)
+}
