@@ -103,8 +103,12 @@ pub enum Memory {
     Clean = 0,
     /// The list in [`Opened::in_flight`] is all.
     Kept = 1,
-    /// The blockd restarted while an engine had the replica open: what was in flight is unknown.
+    /// The blockd restarted while an engine had the replica open: what was in flight is unknown,
+    /// and when its host restarted, too, what was not flushed may be gone.
     Lost = 2,
+    /// The blockd restarted while an engine had the replica open, but its host did not: everything
+    /// acknowledged is there, what was in flight is unknown.
+    Restarted = 3,
 }
 
 /// A mutation that may not be complete on all replicas.
@@ -215,6 +219,7 @@ impl Opened {
             0 => Memory::Clean,
             1 => Memory::Kept,
             2 => Memory::Lost,
+            3 => Memory::Restarted,
             _ => return Err(malformed(NAME, "unknown memory state")),
         };
         let rebuilding = match payload.get_u8() {
