@@ -1,0 +1,200 @@
+//! What the mirror works on: an operation of the volume's user, or a copy of its own.
+
+use std::collections::BTreeMap;
+
+use ankole_proto::wire::Opcode;
+use ankole_proto::{Extent, ReplicaId};
+use bytes::Bytes;
+
+use super::replica::SlotSet;
+use crate::volume::{Moment, OperationId};
+
+/// Names a job; grows in the order of arrival and is never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct JobId(pub(super) u64);
+
+impl JobId {
+    pub(super) const FIRST: Self = Self(0);
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// To be answered; `None` once it is, and for the mirror's own jobs.
+    pub(super) user: Option<OperationId>,
+    pub(super) extent: Extent,
+    pub(super) purpose: Purpose,
+    pub(super) stage: Stage,
+    /// When it last came forward: the hold limit counts from here.
+    pub(super) progress: Moment,
+    /// A mutation of it has been sent, so a drain waits for it.
+    pub(super) begun: bool,
+}
+
+/// What a job is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    Read,
+    Write {
+        data: Bytes,
+        fua: bool,
+    },
+    Zero {
+        opcode: Opcode,
+        fua: bool,
+    },
+    Compare {
+        expected: Bytes,
+        data: Bytes,
+        fua: bool,
+    },
+    Or {
+        data: Bytes,
+        fua: bool,
+    },
+    Flush,
+    /// Reads the extent from one replica and writes it to all: repairs a block, and makes replicas
+    /// equal after a crash.
+    Copy(CopyReason),
+    /// Only holds the lock of a head chunk for a rebuild.
+    Chunk {
+        target: ReplicaId,
+    },
+}
+
+/// Why a copy is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CopyReason {
+    /// The previous engine left it in flight.
+    Recovery,
+    /// This replica's block failed its checksum.
+    Repair(ReplicaId),
+}
+
+/// How far a job is.
+///
+/// ```text
+///            ┌─────────────┐   read, compare, or, copy   ┌─────────┐
+///  ─────────▶│   Locking   │────────────────────────────▶│ Reading │──▶ read done
+///            └──────┬──────┘                             └────┬────┘
+///                   │ write, zero                             │ compare, or, copy
+///                   ▼                                         ▼
+///            ┌─────────────┐  gate open, window free     ┌─────────┐  more pieces
+///            │   Parked    │◀────────────────────────────│         │──────────────▶ Parked
+///            │             │────────────────────────────▶│ Writing │
+///            └─────────────┘                             └────┬────┘
+///                                                             │ zero with FUA
+///  flush ───────────────────────────────────────────────▶ Flushing ──▶ done
+/// ```
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Waits for its range lock.
+    Locking,
+    /// Waits for data; `at` is `None` while no replica can be asked.
+    Reading {
+        tried: SlotSet,
+        at: Option<ReplicaId>,
+        /// Blocks that failed their checksum on the way.
+        bad: Vec<(ReplicaId, u64)>,
+    },
+    /// Waits until it may send this piece.
+    Parked(Piece),
+    /// One mutation is out; `rest` comes after it.
+    Writing { rest: Option<Extent> },
+    /// Waits for the replicas' flushes.
+    Flushing { done: SlotSet },
+    /// A rebuild holds the lock.
+    Holding,
+}
+
+/// A mutation that is to be sent, and what comes after it.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) opcode: Opcode,
+    pub(super) extent: Extent,
+    pub(super) data: Bytes,
+    pub(super) fua: bool,
+    pub(super) rest: Option<Extent>,
+}
+
+impl Job {
+    /// Bytes that it holds in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        let held = match &self.purpose {
+            Purpose::Write { data, .. } | Purpose::Or { data, .. } => data.len(),
+            Purpose::Compare { expected, data, .. } => expected.len() + data.len(),
+            _ => 0,
+        };
+        let read = match self.purpose {
+            Purpose::Read | Purpose::Compare { .. } | Purpose::Or { .. } | Purpose::Copy(_) => {
+                self.extent.length()
+            }
+            _ => 0,
+        };
+        held as u64 + read
+    }
+}
+
+/// The jobs in hand, in the order of arrival.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    jobs: BTreeMap<JobId, Job>,
+    last: JobId,
+    bytes: u64,
+    begun: usize,
+}
+
+impl Jobs {
+    pub(super) fn add(&mut self, job: Job) -> JobId {
+        self.last = JobId(self.last.0 + 1);
+        self.bytes += job.bytes();
+        self.jobs.insert(self.last, job);
+        self.last
+    }
+
+    pub(super) fn find(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(&id)
+    }
+
+    pub(super) fn find_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        self.jobs.get_mut(&id)
+    }
+
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Job> {
+        let job = self.jobs.remove(&id)?;
+        self.bytes -= job.bytes();
+        self.begun -= usize::from(job.begun);
+        Some(job)
+    }
+
+    /// Marks that a mutation of the job is about to be sent.
+    pub(super) fn begin(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id)
+            && !job.begun
+        {
+            job.begun = true;
+            self.begun += 1;
+        }
+    }
+
+    /// Jobs of which a mutation has been sent.
+    pub(super) fn begun(&self) -> usize {
+        self.begun
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, &Job)> {
+        self.jobs.iter().map(|(id, job)| (*id, job))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (JobId, &mut Job)> {
+        self.jobs.iter_mut().map(|(id, job)| (*id, job))
+    }
+}

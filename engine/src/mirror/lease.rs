@@ -1,0 +1,130 @@
+//! Leases: the right to serve, given by the replicas' replies.
+//!
+//! A reply says that its replica obeyed this engine's epoch after the request was sent. Until the
+//! lease's length after that moment nobody else serves the volume, so reads may be served and
+//! writes acknowledged, as long as *every* in-sync replica has said so.
+
+use std::collections::VecDeque;
+
+use ankole_proto::wire::{Header, Opcode};
+use bytes::Bytes;
+
+use super::Mirror;
+use super::event::Effect;
+use super::replica::{Ask, Kind, Replica};
+use crate::volume::{Failure, Moment, OperationId, Outcome};
+
+/// An outcome that waits for the leases.
+#[derive(Debug)]
+pub(super) struct Held {
+    id: OperationId,
+    outcome: Outcome,
+    since: Moment,
+}
+
+impl Mirror {
+    /// Whether the replica has answered a request sent less than a lease ago.
+    pub(super) fn has_lease(&self, replica: &Replica, now: Moment) -> bool {
+        replica
+            .answered
+            .is_some_and(|sent| now < sent + self.config.limits.lease)
+    }
+
+    /// Whether every in-sync replica's lease is running.
+    pub(super) fn may_serve(&self, now: Moment) -> bool {
+        self.phase.serves()
+            && self
+                .replicas
+                .values()
+                .filter(|replica| replica.is_in_sync())
+                .all(|replica| self.has_lease(replica, now))
+    }
+
+    /// Answers an operation, at once or when the leases are back. Failures need no lease.
+    pub(super) fn answer(
+        &mut self,
+        id: OperationId,
+        outcome: Outcome,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let free = matches!(outcome, Outcome::Failed(_));
+        if free || (self.held.is_empty() && self.may_serve(now)) {
+            effects.push(Effect::Complete { id, outcome });
+        } else {
+            self.held.push_back(Held {
+                id,
+                outcome,
+                since: now,
+            });
+        }
+    }
+
+    /// Lets out what waited for the leases, or has waited too long.
+    pub(super) fn release_held(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if self.held.is_empty() {
+            return;
+        }
+        if self.may_serve(now) {
+            for Held { id, outcome, .. } in self.held.drain(..) {
+                effects.push(Effect::Complete { id, outcome });
+            }
+            return;
+        }
+        let limit = self.config.limits.hold_limit;
+        while let Some(held) = self.held.pop_front_if(|held| now >= held.since + limit) {
+            effects.push(Effect::Complete {
+                id: held.id,
+                outcome: Outcome::Failed(Failure::Unavailable),
+            });
+        }
+    }
+
+    /// When the oldest held outcome fails.
+    pub(super) fn held_until(held: &VecDeque<Held>, limit: std::time::Duration) -> Option<Moment> {
+        held.front().map(|held| held.since + limit)
+    }
+
+    /// Answers everything that is held with a failure.
+    pub(super) fn fail_held(&mut self, failure: Failure, effects: &mut Vec<Effect>) {
+        for Held { id, .. } in self.held.drain(..) {
+            effects.push(Effect::Complete {
+                id,
+                outcome: Outcome::Failed(failure),
+            });
+        }
+    }
+
+    /// When the replica is to be pinged, so that its lease never runs out while it answers.
+    pub(super) fn ping_at(&self, replica: &Replica) -> Option<Moment> {
+        if !matches!(replica.state().kind(), Kind::Live | Kind::Rebuilding) {
+            return None;
+        }
+        let third = self.config.limits.lease / 3;
+        let session = replica.session()?;
+        let renewed = replica
+            .answered
+            .map_or(session.pinged, |sent| sent.max(session.pinged));
+        Some(renewed + third)
+    }
+
+    /// Pings whoever has not renewed its lease for a third of it.
+    pub(super) fn ping_idle(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let due: Vec<_> = self
+            .replicas
+            .values()
+            .filter(|replica| self.ping_at(replica).is_some_and(|at| now >= at))
+            .map(Replica::id)
+            .collect();
+        let mut header = Header::request(Opcode::Ping, 0);
+        header.watermark = self.window.watermark().raw();
+        for id in due {
+            if let Some(replica) = self.replicas.get_mut(&id) {
+                replica.send(Ask::Ping, header, Bytes::new(), now, effects);
+                if let Some(session) = replica.session_mut() {
+                    session.pinged = now;
+                }
+            }
+        }
+    }
+}

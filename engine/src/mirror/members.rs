@@ -1,0 +1,160 @@
+//! The orders: who is a member, in which role, and what is to be done.
+
+use ankole_proto::ReplicaId;
+
+use super::event::{Effect, Member, Orders, Role};
+use super::job::Stage;
+use super::loss::Grace;
+use super::replica::{Down, Kind, Promotion, Replica, SLOTS_MAX, Slot, State};
+use super::{Mirror, Phase};
+use crate::volume::Moment;
+
+impl Mirror {
+    /// Takes in the first orders.
+    pub(super) fn begin(&mut self, orders: Orders) {
+        let mut nothing = Vec::new();
+        self.apply_orders(orders, Moment::default(), &mut nothing);
+    }
+
+    /// Takes in orders that are newer than those at hand.
+    pub(super) fn apply_orders(&mut self, orders: Orders, now: Moment, effects: &mut Vec<Effect>) {
+        if orders.epoch > self.config.epoch {
+            self.fence(orders.epoch, effects);
+            return;
+        }
+        let bounded = orders.replicas.len() < usize::from(SLOTS_MAX) / 2;
+        if orders.volume != self.orders.volume
+            || orders.revision <= self.orders.revision
+            || !bounded
+        {
+            return;
+        }
+        self.attention = true;
+        let gone: Vec<ReplicaId> = self
+            .replicas
+            .keys()
+            .filter(|id| !orders.replicas.iter().any(|member| member.replica == **id))
+            .copied()
+            .collect();
+        for id in gone {
+            self.forget(id, effects);
+        }
+        for member in &orders.replicas {
+            self.take_member(member.clone(), now, effects);
+        }
+        self.orders = orders;
+    }
+
+    fn take_member(&mut self, member: Member, now: Moment, effects: &mut Vec<Effect>) {
+        let starting = matches!(self.phase, Phase::Starting(_));
+        let id = member.replica;
+        let Some(replica) = self.replicas.get_mut(&id) else {
+            let Some(slot) = self.free_slot() else {
+                return;
+            };
+            let down = Down {
+                retry_at: now,
+                drop_at: now + self.config.limits.open_grace,
+                reason: "it has not been reached yet".to_owned(),
+            };
+            let mut replica = Replica::new(member, slot, down);
+            replica.missed = replica.is_in_sync() && !starting;
+            self.replicas.insert(id, replica);
+            return;
+        };
+        let (before, after) = (replica.member.role, member.role);
+        replica.member = member;
+        match (before, after) {
+            (Role::Rebuilding, Role::InSync) => self.promoted(id, now, effects),
+            (Role::InSync, Role::Rebuilding) => self.demoted(id, now, effects),
+            _ => {}
+        }
+    }
+
+    /// No set of a job or task may still mean the replica that has left.
+    fn clear_slot(&mut self, slot: Slot) {
+        for (_, job) in self.jobs.iter_mut() {
+            match &mut job.stage {
+                Stage::Reading { tried, .. } => tried.remove(slot),
+                Stage::Flushing { done } => done.remove(slot),
+                _ => {}
+            }
+        }
+        self.clear_task_slot(slot);
+    }
+
+    fn free_slot(&self) -> Option<Slot> {
+        (0..SLOTS_MAX)
+            .map(Slot)
+            .find(|slot| self.replicas.values().all(|replica| replica.slot != *slot))
+    }
+
+    /// The record says in sync. Only what this engine has made equal is believed.
+    fn promoted(&mut self, id: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(replica) = self.replicas.get_mut(&id) else {
+            return;
+        };
+        if !replica.may_be_in_sync() {
+            replica.missed = true;
+            let reason = "it is on record as in sync but missed writes".to_owned();
+            self.lose(id, reason, Grace::None, now, effects);
+            return;
+        }
+        replica.promotion = Promotion::None;
+        if replica.state().kind() == Kind::Rebuilding {
+            replica.become_live(now);
+        }
+    }
+
+    /// Its loss is on record and it is to be made equal again.
+    fn demoted(&mut self, id: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
+        self.lose(
+            id,
+            "it is to be rebuilt".to_owned(),
+            Grace::None,
+            now,
+            effects,
+        );
+        let Some(replica) = self.replicas.get_mut(&id) else {
+            return;
+        };
+        replica.promotion = Promotion::None;
+        replica.missed = false;
+        if let State::Connecting { link, .. } = replica.state() {
+            let link = *link;
+            effects.push(Effect::Disconnect { replica: id, link });
+        }
+        if replica.state().kind() != Kind::Down {
+            replica.enter(State::Down(Down {
+                retry_at: now,
+                drop_at: now,
+                reason: "it is to be rebuilt".to_owned(),
+            }));
+        }
+    }
+
+    /// The replica is no longer on record: nothing is sent to it, nothing waits for it.
+    pub(super) fn forget(&mut self, id: ReplicaId, effects: &mut Vec<Effect>) {
+        self.attention = true;
+        self.lose(
+            id,
+            "it is no longer on record".to_owned(),
+            Grace::None,
+            Moment::default(),
+            effects,
+        );
+        let Some(replica) = self.replicas.remove(&id) else {
+            return;
+        };
+        if let State::Connecting { link, .. } = replica.state() {
+            let link = *link;
+            effects.push(Effect::Disconnect { replica: id, link });
+        }
+        // The slot may be given to another one.
+        for (_, mutation) in self.window.iter_mut() {
+            mutation.acked.remove(replica.slot);
+            mutation.refused.remove(replica.slot);
+        }
+        self.clear_slot(replica.slot);
+    }
+}

@@ -1,0 +1,431 @@
+//! One chunk of one layer: compared by digest, copied where it differs.
+//!
+//! ```text
+//!            ┌─────────┐  lock held   ┌───────────┐  differ   ┌─────────┐         ┌─────────┐
+//!   head ───▶│ Locking │─────────────▶│ Comparing │──────────▶│ Reading │────────▶│ Writing │──▶ done
+//!            └─────────┘   sealed ───▶│           │──▶ done   └─────────┘         └─────────┘
+//!                                     └───────────┘  equal
+//! ```
+
+use ankole_proto::wire::rebuild::{ChunkDigest, LayerBlocks, LayerOf, WriteLayer};
+use ankole_proto::wire::{ErrorCode, Frame, Header, Opcode};
+use ankole_proto::{Extent, LayerId, ReplicaId};
+use bytes::Bytes;
+
+use super::{ChunkKey, Rebuild};
+use crate::mirror::Mirror;
+use crate::mirror::event::Effect;
+use crate::mirror::job::{JobId, Purpose};
+use crate::mirror::loss::Grace;
+use crate::mirror::replica::{Ask, Replica, SlotSet};
+use crate::volume::Moment;
+
+/// A chunk under way.
+#[derive(Debug)]
+pub(super) struct Copy {
+    /// Holds the head chunk's range.
+    job: Option<JobId>,
+    step: Step,
+    /// Who is asked; `None` while nobody can be.
+    source: Option<ReplicaId>,
+    /// Sources that could not give it.
+    tried: SlotSet,
+    /// What the target said: `Some(None)` when its own copy is damaged.
+    target: Option<Option<ChunkDigest>>,
+    /// What the source said.
+    wanted: Option<ChunkDigest>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Locking,
+    Comparing,
+    Reading,
+    Writing,
+}
+
+impl Mirror {
+    /// Begins as many chunks as the window and the rate allow.
+    pub(super) fn fill(&mut self, target: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
+        self.ask_waiting_sources(target, now, effects);
+        let chunks_max = self.config.limits.rebuild_chunks_max;
+        loop {
+            let Some(rebuild) = self.rebuild_of(target) else {
+                return;
+            };
+            let idle = rebuild.copies.is_empty();
+            let Some(key) = rebuild.plan.peek() else {
+                if idle {
+                    self.settle_rebuild(target, now, effects);
+                }
+                return;
+            };
+            let full = rebuild.copies.len() >= chunks_max || now < rebuild.bucket.free_at();
+            if full || (rebuild.plan.at_layer_start() && !idle) {
+                return;
+            }
+            rebuild.plan.advance();
+            self.begin_copy(target, key, now, effects);
+        }
+    }
+
+    fn rebuild_of(&mut self, target: ReplicaId) -> Option<&mut Rebuild> {
+        self.replicas.get_mut(&target)?.rebuild_mut()
+    }
+
+    fn copy_of(&mut self, target: ReplicaId, key: ChunkKey) -> Option<&mut Copy> {
+        self.rebuild_of(target)?.copies.get_mut(&key)
+    }
+
+    fn chunk_extent(&self, key: ChunkKey) -> Extent {
+        key.chunk.extent_in(self.orders.size)
+    }
+
+    fn begin_copy(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_head = key.layer == self.head;
+        let job = is_head.then(|| {
+            let extent = self.chunk_extent(key);
+            self.start_job(None, extent, Purpose::Chunk { target }, now)
+        });
+        let copy = Copy {
+            job,
+            step: if is_head {
+                Step::Locking
+            } else {
+                Step::Comparing
+            },
+            source: None,
+            tried: SlotSet::default(),
+            target: None,
+            wanted: None,
+        };
+        if let Some(rebuild) = self.rebuild_of(target) {
+            rebuild.copies.insert(key, copy);
+        }
+        if !is_head {
+            self.compare(target, key, now, effects);
+        }
+    }
+
+    /// A head chunk's range is locked: nothing overlapping is in flight anywhere.
+    pub(in crate::mirror) fn chunk_locked(
+        &mut self,
+        target: ReplicaId,
+        job: JobId,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let found = self.rebuild_of(target).and_then(|rebuild| {
+            let mut copies = rebuild.copies.iter_mut();
+            let (key, copy) = copies.find(|(_, copy)| copy.job == Some(job))?;
+            copy.step = Step::Comparing;
+            Some(*key)
+        });
+        match found {
+            Some(key) => self.compare(target, key, now, effects),
+            None => {
+                self.finish_job(job);
+            }
+        }
+    }
+
+    /// Asks source and target for their digests, as far as that is still to be done.
+    fn compare(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let needs_target = self
+            .copy_of(target, key)
+            .is_some_and(|copy| copy.target.is_none());
+        if needs_target {
+            self.send_copy(target, target, key, Opcode::Digest, now, effects);
+        }
+        self.ask_source(target, key, now, effects);
+    }
+
+    fn ask_source(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(tried) = self.copy_of(target, key).map(|copy| copy.tried) else {
+            return;
+        };
+        let source = self.pick_source(tried);
+        if source.is_none() && tried.covers(self.in_sync()) {
+            let reason = format!(
+                "no replica can read chunk {} of layer {}",
+                key.chunk.raw(),
+                key.layer
+            );
+            self.target_failed(target, reason, now, effects);
+            return;
+        }
+        if let Some(copy) = self.copy_of(target, key) {
+            copy.source = source;
+            copy.step = Step::Comparing;
+            copy.wanted = None;
+        }
+        if let Some(source) = source {
+            self.send_copy(source, target, key, Opcode::Digest, now, effects);
+        }
+    }
+
+    fn ask_waiting_sources(&mut self, target: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(rebuild) = self.rebuild_of(target) else {
+            return;
+        };
+        let waiting: Vec<ChunkKey> = rebuild
+            .copies
+            .iter()
+            .filter(|(_, copy)| copy.source.is_none() && copy.step == Step::Comparing)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in waiting {
+            self.ask_source(target, key, now, effects);
+        }
+    }
+
+    fn send_copy(
+        &mut self,
+        to: ReplicaId,
+        target: ReplicaId,
+        key: ChunkKey,
+        opcode: Opcode,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let body = LayerOf(key.layer).encode();
+        self.send_copy_body(to, target, key, opcode, body, now, effects);
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one frame: where to, what for, what it carries, and where effects go"
+    )]
+    fn send_copy_body(
+        &mut self,
+        to: ReplicaId,
+        target: ReplicaId,
+        key: ChunkKey,
+        opcode: Opcode,
+        body: Bytes,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let extent = self.chunk_extent(key);
+        let mut header = Header::request(opcode, 0).with_payload(&body);
+        header.offset = extent.offset();
+        header.length = u32::try_from(extent.length()).unwrap_or(u32::MAX);
+        header.watermark = self.window.watermark().raw();
+        if let Some(replica) = self.replicas.get_mut(&to) {
+            replica.send(Ask::Copy(target, key), header, body, now, effects);
+        }
+    }
+
+    /// Source or target answered a step of a chunk.
+    pub(in crate::mirror) fn copy_reply(
+        &mut self,
+        from: ReplicaId,
+        target: ReplicaId,
+        key: ChunkKey,
+        frame: Frame,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(copy) = self.copy_of(target, key) else {
+            return;
+        };
+        if from == target {
+            self.target_answered(target, key, frame, now, effects);
+        } else if copy.source == Some(from) {
+            self.source_answered(from, target, key, frame, now, effects);
+        }
+    }
+
+    fn target_answered(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        frame: Frame,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let digest = match (frame.header.opcode, frame.header.error) {
+            (Opcode::WriteLayer, None) => {
+                self.copied(target, key);
+                return;
+            }
+            (Opcode::Digest, None) => ChunkDigest::decode(&frame.payload).ok(),
+            (Opcode::Digest, Some(ErrorCode::Checksum)) => None,
+            (_, Some(error)) => {
+                let reason = format!("its rebuild failed: {error}");
+                self.target_failed(target, reason, now, effects);
+                return;
+            }
+            _ => return,
+        };
+        if let Some(copy) = self.copy_of(target, key) {
+            copy.target = Some(digest);
+        }
+        self.compared(target, key, now, effects);
+    }
+
+    fn source_answered(
+        &mut self,
+        from: ReplicaId,
+        target: ReplicaId,
+        key: ChunkKey,
+        frame: Frame,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        match (frame.header.opcode, frame.header.error) {
+            (Opcode::Digest, None) => {
+                if let Ok(digest) = ChunkDigest::decode(&frame.payload)
+                    && let Some(copy) = self.copy_of(target, key)
+                {
+                    copy.wanted = Some(digest);
+                    self.compared(target, key, now, effects);
+                    return;
+                }
+            }
+            (Opcode::ReadLayer, None) => {
+                if let Ok(blocks) = LayerBlocks::decode(frame.payload) {
+                    self.write_chunk(target, key, blocks, now, effects);
+                    return;
+                }
+            }
+            (_, Some(ErrorCode::NoSuchLayer)) => {
+                self.layer_is_gone(key.layer, target, now, effects);
+                return;
+            }
+            (_, Some(ErrorCode::Io | ErrorCode::Faulted)) => {
+                let reason = "its disk failed while a replica was rebuilt from it".to_owned();
+                self.lose(from, reason, Grace::None, now, effects);
+            }
+            _ => {}
+        }
+        // It could not give the chunk: another source is asked.
+        let slot = self.replicas.get(&from).map(|replica| replica.slot);
+        if let (Some(slot), Some(copy)) = (slot, self.copy_of(target, key)) {
+            copy.tried.insert(slot);
+        }
+        self.ask_source(target, key, now, effects);
+    }
+
+    /// Both digests are there: the chunk is done, or copied.
+    fn compared(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(copy) = self.copy_of(target, key) else {
+            return;
+        };
+        let (Some(theirs), Some(wanted), Some(source)) = (copy.target, copy.wanted, copy.source)
+        else {
+            return;
+        };
+        if theirs == Some(wanted) {
+            self.copied(target, key);
+        } else {
+            copy.step = Step::Reading;
+            self.send_copy(source, target, key, Opcode::ReadLayer, now, effects);
+        }
+    }
+
+    fn write_chunk(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        blocks: LayerBlocks,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let bytes = blocks.data.len() as u64;
+        let layer = key.layer;
+        let body = WriteLayer { layer, blocks }.encode();
+        if let Some(rebuild) = self.rebuild_of(target) {
+            rebuild.bucket.take(bytes, now);
+            if let Some(copy) = rebuild.copies.get_mut(&key) {
+                copy.step = Step::Writing;
+            }
+        }
+        self.send_copy_body(target, target, key, Opcode::WriteLayer, body, now, effects);
+    }
+
+    /// The chunk is equal.
+    fn copied(&mut self, target: ReplicaId, key: ChunkKey) {
+        self.attention = true;
+        let copy = self
+            .rebuild_of(target)
+            .and_then(|rebuild| rebuild.copies.remove(&key));
+        if let Some(job) = copy.and_then(|copy| copy.job) {
+            self.finish_job(job);
+        }
+    }
+
+    /// The source has merged a layer away: the rebuild begins again with what it has now.
+    fn layer_is_gone(
+        &mut self,
+        gone: LayerId,
+        target: ReplicaId,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        for replica in self.replicas.values_mut() {
+            let parent = replica
+                .tree
+                .iter()
+                .find(|link| link.layer == gone)
+                .map(|link| link.parent);
+            if let Some(parent) = parent {
+                replica.tree.retain(|link| link.layer != gone);
+                for link in &mut replica.tree {
+                    if link.parent == Some(gone) {
+                        link.parent = parent;
+                    }
+                }
+            }
+        }
+        let reason = format!("layer {gone} was merged away; its rebuild begins again");
+        self.lose(target, reason, Grace::None, now, effects);
+    }
+
+    /// The rebuild is over, one way or the other: its locks are given back.
+    pub(in crate::mirror) fn drop_copies(&mut self, rebuild: &Rebuild) {
+        for job in rebuild.copies.values().filter_map(|copy| copy.job) {
+            self.finish_job(job);
+        }
+    }
+
+    /// A replica went: chunks that were read from it are asked of another one. What is on its way
+    /// to the target stays.
+    pub(in crate::mirror) fn forget_source(&mut self, id: ReplicaId) {
+        for rebuild in self.replicas.values_mut().filter_map(Replica::rebuild_mut) {
+            for copy in rebuild.copies.values_mut() {
+                if copy.source == Some(id) && copy.step != Step::Writing {
+                    copy.source = None;
+                    copy.wanted = None;
+                    if copy.step == Step::Reading {
+                        copy.step = Step::Comparing;
+                    }
+                }
+            }
+        }
+    }
+}

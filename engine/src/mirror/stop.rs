@@ -1,0 +1,147 @@
+//! The orderly end: take no more, drain, flush and close every replica.
+//!
+//! A replica that closed in order says `Clean` to the next engine, so nothing is closed unless
+//! every mutation is on every required replica.
+
+use ankole_proto::ReplicaId;
+use ankole_proto::wire::{ErrorCode, Header, Opcode};
+use bytes::Bytes;
+
+use super::event::{Effect, StopReason};
+use super::loss::Grace;
+use super::replica::{Ask, Kind, Replica, SlotSet};
+use super::{Mirror, Phase};
+use crate::volume::{Failure, Moment};
+
+/// How far the end is.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    deadline: Moment,
+    stage: StopStage,
+}
+
+#[derive(Debug)]
+enum StopStage {
+    Draining,
+    Closing { asked: SlotSet, closed: SlotSet },
+}
+
+impl Mirror {
+    /// Takes no more operations from here on.
+    pub(super) fn begin_stop(&mut self, now: Moment) {
+        if matches!(self.phase, Phase::Starting(_) | Phase::Serving) {
+            self.phase = Phase::Stopping(Stopping {
+                deadline: now + self.config.limits.stop_deadline,
+                stage: StopStage::Draining,
+            });
+            self.attention = true;
+        }
+    }
+
+    /// Goes on with the end as far as it can.
+    pub(super) fn tend_stop(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Phase::Stopping(stopping) = &self.phase else {
+            return;
+        };
+        if now >= stopping.deadline {
+            let reason = "it was given up at the deadline".to_owned();
+            self.end(StopReason::ClosedPartly(reason), effects);
+            return;
+        }
+        match stopping.stage {
+            StopStage::Draining => self.close_when_drained(now, effects),
+            StopStage::Closing { asked, closed } => self.end_when_closed(asked, closed, effects),
+        }
+    }
+
+    fn close_when_drained(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        self.fail_early(effects);
+        let drained = self.jobs.count() == 0 && self.held.is_empty() && !self.task_gates();
+        if !drained {
+            return;
+        }
+        let mut asked = SlotSet::default();
+        let mut flush = Header::request(Opcode::Flush, 0);
+        flush.watermark = self.window.watermark().raw();
+        for replica in self.replicas.values_mut() {
+            let live = replica.is_in_sync() && replica.state().kind() == Kind::Live;
+            if live && replica.send(Ask::StopFlush, flush, Bytes::new(), now, effects) {
+                asked.insert(replica.slot);
+            }
+        }
+        if let Phase::Stopping(stopping) = &mut self.phase {
+            let closed = SlotSet::default();
+            stopping.stage = StopStage::Closing { asked, closed };
+            self.attention = true;
+        }
+    }
+
+    fn fail_early(&mut self, effects: &mut Vec<Effect>) {
+        for (id, ..) in self.early.drain(..) {
+            let outcome = crate::volume::Outcome::Failed(Failure::Stopping);
+            effects.push(Effect::Complete { id, outcome });
+        }
+    }
+
+    /// A replica answered the last flush, or Close.
+    pub(super) fn stop_reply(
+        &mut self,
+        id: ReplicaId,
+        ask: Ask,
+        error: Option<ErrorCode>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(error) = error {
+            let reason = format!("could not be closed: {error}");
+            self.lose(id, reason, Grace::None, now, effects);
+            return;
+        }
+        self.attention = true;
+        let Some(replica) = self.replicas.get_mut(&id) else {
+            return;
+        };
+        if ask == Ask::StopFlush {
+            let mut close = Header::request(Opcode::Close, 0);
+            close.watermark = self.window.watermark().raw();
+            replica.send(Ask::Close, close, Bytes::new(), now, effects);
+        } else if let Phase::Stopping(Stopping {
+            stage: StopStage::Closing { closed, .. },
+            ..
+        }) = &mut self.phase
+        {
+            closed.insert(replica.slot);
+        }
+    }
+
+    fn end_when_closed(&mut self, asked: SlotSet, closed: SlotSet, effects: &mut Vec<Effect>) {
+        let waits = self.replicas.values().any(|replica| {
+            let open = replica.state().kind() == Kind::Live;
+            open && asked.contains(replica.slot) && !closed.contains(replica.slot)
+        });
+        if waits {
+            return;
+        }
+        let open: Vec<String> = self
+            .replicas
+            .values()
+            .filter(|replica| replica.counts() && !closed.contains(replica.slot))
+            .map(Replica::id)
+            .map(|id| id.to_string())
+            .collect();
+        let reason = if open.is_empty() {
+            StopReason::Closed
+        } else {
+            StopReason::ClosedPartly(format!("not closed: {}", open.join(", ")))
+        };
+        self.end(reason, effects);
+    }
+
+    /// When the stop is given up.
+    pub(super) fn stop_wake_at(&self) -> Option<Moment> {
+        match &self.phase {
+            Phase::Stopping(stopping) => Some(stopping.deadline),
+            _ => None,
+        }
+    }
+}

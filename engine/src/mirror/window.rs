@@ -1,0 +1,152 @@
+//! The mutations that are not complete on all replicas, by sequence number, and the watermark.
+
+use std::collections::VecDeque;
+
+use ankole_proto::Sequence;
+use ankole_proto::wire::{Header, REQUESTS_IN_FLIGHT_MAX};
+use bytes::Bytes;
+
+use super::job::JobId;
+use super::replica::SlotSet;
+
+/// Sequence numbers between the watermark and the newest mutation. A replica remembers the ranges
+/// above the watermark, and can tell twice what a link carries.
+const WINDOW_MAX: u64 = REQUESTS_IN_FLIGHT_MAX as u64;
+
+/// One mutation: sent to every replica that is open, done when all required ones have it.
+#[derive(Debug)]
+pub(super) struct Mutation {
+    pub(super) job: JobId,
+    /// As it is sent, but for request id and watermark.
+    pub(super) header: Header,
+    pub(super) payload: Bytes,
+    /// Replicas that have it.
+    pub(super) acked: SlotSet,
+    /// Replicas that refused it for lack of space.
+    pub(super) refused: SlotSet,
+    /// Replicas whose answer is awaited on a living link.
+    pub(super) outstanding: SlotSet,
+    pub(super) verdict: Verdict,
+}
+
+/// What is known of a mutation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Some required replica has not answered.
+    Open,
+    /// Every required replica has it (INV-2).
+    Done,
+    /// Every required replica refused it for lack of space; none has it.
+    NoSpace,
+}
+
+/// The mutations in order.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// The first stands for sequence number `base + 1`.
+    mutations: VecDeque<Option<Mutation>>,
+    base: u64,
+    watermark: u64,
+    /// The watermark stays 0 until what the previous engine left in flight is equal everywhere: a
+    /// replica forgets those ranges at this engine's first watermark above 0.
+    frozen: bool,
+}
+
+impl Window {
+    /// With the watermark held at 0.
+    pub(super) fn frozen() -> Self {
+        Self {
+            frozen: true,
+            ..Self::default()
+        }
+    }
+
+    /// Lets the watermark go.
+    pub(super) fn thaw(&mut self) {
+        self.frozen = false;
+        self.advance();
+    }
+
+    fn newest(&self) -> u64 {
+        self.base + self.mutations.len() as u64
+    }
+
+    /// Whether another mutation may be sent.
+    pub(super) fn has_room(&self) -> bool {
+        // What is copied while frozen lies in ranges that the replicas remember anyway.
+        self.frozen || self.newest() - self.base < WINDOW_MAX
+    }
+
+    /// The next mutation's sequence number.
+    pub(super) fn next(&self) -> Sequence {
+        Sequence::from_raw(self.newest() + 1)
+    }
+
+    /// Adds the mutation whose number [`Window::next`] gave.
+    pub(super) fn push(&mut self, mutation: Mutation) {
+        self.mutations.push_back(Some(mutation));
+    }
+
+    fn index(&self, sequence: Sequence) -> Option<usize> {
+        let at = sequence.raw().checked_sub(self.base + 1)?;
+        usize::try_from(at).ok()
+    }
+
+    pub(super) fn find_mut(&mut self, sequence: Sequence) -> Option<&mut Mutation> {
+        let at = self.index(sequence)?;
+        self.mutations.get_mut(at)?.as_mut()
+    }
+
+    /// Takes out a mutation that no replica is working on any more.
+    pub(super) fn retire(&mut self, sequence: Sequence) {
+        if let Some(at) = self.index(sequence)
+            && let Some(place) = self.mutations.get_mut(at)
+        {
+            *place = None;
+        }
+        self.advance();
+    }
+
+    /// Moves the watermark over everything that is complete.
+    pub(super) fn advance(&mut self) {
+        if self.frozen {
+            return;
+        }
+        while self.watermark < self.newest() {
+            let at = self.index(Sequence::from_raw(self.watermark + 1));
+            let open = at
+                .and_then(|at| self.mutations.get(at))
+                .and_then(Option::as_ref)
+                .is_some_and(|mutation| mutation.verdict == Verdict::Open);
+            if open {
+                break;
+            }
+            self.watermark += 1;
+        }
+        while self.base < self.watermark && matches!(self.mutations.front(), Some(None)) {
+            self.mutations.pop_front();
+            self.base += 1;
+        }
+    }
+
+    /// Every mutation up to it is complete on all required replicas.
+    pub(super) fn watermark(&self) -> Sequence {
+        Sequence::from_raw(self.watermark)
+    }
+
+    /// Those still in hand, oldest first.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Sequence, &mut Mutation)> {
+        let base = self.base;
+        (base + 1..)
+            .zip(self.mutations.iter_mut())
+            .filter_map(|(raw, place)| Some((Sequence::from_raw(raw), place.as_mut()?)))
+    }
+
+    /// Those still in hand, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Sequence, &Mutation)> {
+        let base = self.base;
+        (base + 1..)
+            .zip(self.mutations.iter())
+            .filter_map(|(raw, place)| Some((Sequence::from_raw(raw), place.as_ref()?)))
+    }
+}
