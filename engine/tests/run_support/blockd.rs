@@ -68,6 +68,22 @@ impl FakeBlockd {
         blockd
     }
 
+    /// Serves on a thread of its own, until the test ends.
+    pub fn spawn(bytes: usize) -> Self {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                sender.send(Self::start(bytes).await).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        receiver.recv().unwrap()
+    }
+
     pub fn misbehave(&self, manner: Manner) {
         self.contents.lock().manner = manner;
     }

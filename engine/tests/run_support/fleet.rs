@@ -198,6 +198,10 @@ impl Fleet for Service {
         };
         state.grants.insert(request.request_id, epoch);
         state.epochs.insert(request.volume_id.clone(), epoch);
+        if state.engine_orders.volume_id == request.volume_id {
+            state.engine_orders.epoch = epoch;
+            state.engine_orders.revision += 1;
+        }
         for order in &mut state.agent_orders.engines {
             if order.volume_id == request.volume_id {
                 order.epoch = epoch;
@@ -235,6 +239,18 @@ impl Fleet for Service {
         let request = request.into_inner();
         self.record(format!("task {} {:?}", request.task_id, request.refusal))
     }
+}
+
+/// Lists a replica as in sync.
+pub fn add_replica(orders: &mut v1::EngineOrders, blockd: &super::blockd::FakeBlockd) {
+    let number = orders.replicas.len() + 1;
+    orders.replicas.push(v1::ReplicaOfVolume {
+        id: format!("{number:032x}"),
+        node: format!("node-{number}"),
+        address: blockd.address.to_string(),
+        socket: String::new(),
+        mode: v1::ReplicaMode::InSync.into(),
+    });
 }
 
 /// Orders for a volume of 1 MiB without replicas.

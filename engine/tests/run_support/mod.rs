@@ -7,6 +7,7 @@
 
 pub mod blockd;
 pub mod fleet;
+pub mod process;
 
 use std::time::Duration;
 

@@ -1,0 +1,218 @@
+//! The target of the volume: bound when the mirror serves, stopped in order.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ankole_proto::VolumeId;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::directory::HeldDirectory;
+use super::inbox::Inbox;
+use super::submissions::Submissions;
+use crate::iscsi::login::{IscsiName, IscsiNameError, Target};
+use crate::iscsi::portal::Portal;
+use crate::mirror::event::{Event, Orders};
+use crate::scsi::{Identity, LogicalUnit};
+
+/// How long the port may be taken by somebody else: a predecessor that is on its way out.
+const BIND_WAIT: Duration = Duration::from_secs(10);
+/// Between two tries.
+const BIND_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 128;
+/// How long initiators may take to log out when they are asked to.
+const LOGOUT_WAIT: Duration = Duration::from_secs(3);
+/// What INQUIRY tells as the product revision.
+const REVISION: [u8; 4] = *b"0001";
+
+/// Why the target cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// Not a name that initiators could use.
+    #[error("the managers named the target {iqn:?}: {source}")]
+    Name {
+        /// The name.
+        iqn: String,
+        /// What is wrong with it.
+        source: IscsiNameError,
+    },
+    /// Nobody can listen there.
+    #[error("cannot listen on {listen}: {source}; is another process on that port?")]
+    Bind {
+        /// Where.
+        listen: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The portal ended by itself.
+    #[error("the portal at {listen} ended: {reason}")]
+    Ended {
+        /// Where.
+        listen: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a target is made of.
+pub(super) struct TargetSpec<'a> {
+    pub(super) volume: VolumeId,
+    pub(super) name: &'a str,
+    pub(super) iqn: &'a str,
+    pub(super) listen: SocketAddr,
+    pub(super) advertise: SocketAddr,
+    pub(super) orders: &'a Orders,
+}
+
+/// The target, listening or not yet.
+pub(super) struct TargetServer {
+    portal: Portal,
+    listen: SocketAddr,
+    inbox: Rc<Inbox>,
+    serving: Option<JoinHandle<TargetError>>,
+    listening: Rc<Cell<bool>>,
+    initiators: Rc<Cell<u32>>,
+}
+
+impl TargetServer {
+    /// A target that nobody can reach yet, with the reservations that were kept.
+    pub(super) fn new(
+        spec: &TargetSpec<'_>,
+        submissions: Rc<Submissions>,
+        inbox: Rc<Inbox>,
+        held: &Rc<HeldDirectory>,
+    ) -> Result<Self, TargetError> {
+        let name = IscsiName::parse(spec.iqn).map_err(|source| TargetError::Name {
+            iqn: spec.iqn.to_owned(),
+            source,
+        })?;
+        let target = Target {
+            name,
+            alias: spec.name.to_owned(),
+            address: spec.advertise.to_string(),
+            chap: None,
+        };
+        let identity = Identity::new(spec.volume, spec.iqn, REVISION);
+        let mut unit = LogicalUnit::new(identity, spec.orders.size, true);
+        restore(&mut unit, held);
+        let portal = Portal::new(target, Rc::new(RefCell::new(unit)), submissions);
+        let initiators = Rc::new(Cell::new(0));
+        let (count, events) = (Rc::clone(&initiators), Rc::clone(&inbox));
+        portal.on_initiators(move |logged_in| {
+            count.set(logged_in);
+            events.push(Event::Initiators(logged_in));
+        });
+        Ok(Self {
+            portal,
+            listen: spec.listen,
+            inbox,
+            serving: None,
+            listening: Rc::new(Cell::new(false)),
+            initiators,
+        })
+    }
+
+    /// Lets initiators in; without effect the second time.
+    pub(super) fn start(&mut self) {
+        if self.serving.is_some() {
+            return;
+        }
+        let (portal, listen) = (self.portal.clone(), self.listen);
+        let (listening, inbox) = (Rc::clone(&self.listening), Rc::clone(&self.inbox));
+        self.serving = Some(tokio::task::spawn_local(async move {
+            let listener = match bind(listen).await {
+                Ok(listener) => listener,
+                Err(source) => return TargetError::Bind { listen, source },
+            };
+            tracing::info!(%listen, "the target listens");
+            listening.set(true);
+            inbox.push(Event::Tick);
+            let reason = match portal.serve(listener).await {
+                Ok(()) => "it was stopped".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            TargetError::Ended { listen, reason }
+        }));
+    }
+
+    /// Whether initiators can log in.
+    pub(super) fn is_listening(&self) -> bool {
+        self.listening.get()
+    }
+
+    /// How many are logged in.
+    pub(super) fn initiators(&self) -> u32 {
+        self.initiators.get()
+    }
+
+    /// Waits until the target has ended.
+    pub(super) async fn ended(&mut self) -> TargetError {
+        match &mut self.serving {
+            None => std::future::pending().await,
+            Some(serving) => serving.await.unwrap_or_else(|error| TargetError::Ended {
+                listen: self.listen,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Asks the initiators to log out, then ends the sessions, then stops the mirror.
+    pub(super) fn stop(&self) {
+        if !self.listening.get() {
+            if let Some(serving) = &self.serving {
+                serving.abort();
+            }
+            self.inbox.push(Event::Stop);
+            return;
+        }
+        let (portal, inbox) = (self.portal.clone(), Rc::clone(&self.inbox));
+        tokio::task::spawn_local(async move {
+            portal.stop(LOGOUT_WAIT).await;
+            inbox.push(Event::Stop);
+        });
+    }
+}
+
+fn restore(unit: &mut LogicalUnit, held: &HeldDirectory) {
+    let restored = match held.reservations() {
+        Ok(None) => return,
+        Ok(Some(bytes)) => unit
+            .restore_reservations(&bytes)
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = restored {
+        tracing::warn!(
+            error,
+            "the stored reservations cannot be used: there are none now"
+        );
+    }
+}
+
+async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + BIND_WAIT;
+    loop {
+        match bind_now(listen) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn bind_now(listen: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match listen {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // The connections of the engine before still wait in the kernel for their end.
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    socket.listen(BACKLOG)
+}
