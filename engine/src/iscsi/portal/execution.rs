@@ -1,0 +1,232 @@
+//! Commands between the session and the volume: batches of operations in flight, and answers that
+//! wait for something besides.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::Shared;
+use super::registry::ConnectionId;
+use super::volume::{Completed, Completion, CompletionQueue};
+use crate::iscsi::session::{Action, DrainId, Purge, PurgeRequest, Session, TaskId};
+use crate::scsi::{
+    AdditionalSense, Begun, Done, Pending, Request, Sense, SenseFormat, SenseKey, Status,
+};
+use crate::volume::Outcome;
+
+/// What one command waits for.
+enum Flight {
+    /// A batch of operations.
+    Operations {
+        pending: Pending,
+        outcomes: Vec<Option<Outcome>>,
+        missing: usize,
+    },
+    /// That the reservations are durable.
+    Reservations(Done),
+}
+
+/// What a wait for other sessions' commands is for.
+enum After {
+    Purge(PurgeRequest),
+    Answer(TaskId, Done),
+}
+
+/// The commands of one connection that SCSI has.
+pub(super) struct Execution {
+    shared: Rc<Shared>,
+    connection: ConnectionId,
+    queue: Rc<CompletionQueue>,
+    flights: BTreeMap<TaskId, Flight>,
+    drains: BTreeMap<DrainId, After>,
+    submitted: bool,
+}
+
+impl Execution {
+    pub(super) fn new(shared: Rc<Shared>, connection: ConnectionId) -> Self {
+        Self {
+            shared,
+            connection,
+            queue: Rc::default(),
+            flights: BTreeMap::new(),
+            drains: BTreeMap::new(),
+            submitted: false,
+        }
+    }
+
+    /// Where outcomes arrive.
+    pub(super) fn queue(&self) -> Rc<CompletionQueue> {
+        self.queue.clone()
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// Begins a command.
+    pub(super) fn begin(
+        &mut self,
+        task: TaskId,
+        request: Request,
+        session: &mut Session,
+        actions: &mut Vec<Action>,
+    ) {
+        let begun = self.shared.unit.borrow_mut().begin(request);
+        self.go_on(task, begun, session, actions);
+    }
+
+    /// Lets the volume send what was submitted since the last call.
+    pub(super) fn flush(&mut self) {
+        if std::mem::take(&mut self.submitted) {
+            self.shared.volume.submitted();
+        }
+    }
+
+    /// Takes all outcomes that have come.
+    pub(super) fn collect(&mut self, session: &mut Session, actions: &mut Vec<Action>) {
+        while let Some(completed) = self.queue.pop() {
+            self.complete(completed, session, actions);
+        }
+    }
+
+    /// Aborts what is in progress in all sessions.
+    pub(super) fn purge(&mut self, request: PurgeRequest, purge: Purge) {
+        if let Purge::Reset(kind) = purge {
+            self.shared.unit.borrow_mut().reset(kind);
+        }
+        let drain = self
+            .shared
+            .registry
+            .borrow_mut()
+            .drain(self.connection, None, None);
+        self.drains.insert(drain, After::Purge(request));
+    }
+
+    /// A wait for other sessions is over.
+    pub(super) fn drain_over(
+        &mut self,
+        drain: DrainId,
+        session: &mut Session,
+        actions: &mut Vec<Action>,
+    ) {
+        match self.drains.remove(&drain) {
+            Some(After::Purge(request)) => session.purged(request, actions),
+            Some(After::Answer(task, done)) => session.finish(task, done, actions),
+            None => {}
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        task: TaskId,
+        mut begun: Begun,
+        session: &mut Session,
+        actions: &mut Vec<Action>,
+    ) {
+        loop {
+            let mut pending = match begun {
+                Begun::Done(done) => return self.end(task, done, session, actions),
+                Begun::Pending(pending) => pending,
+            };
+            let operations = pending.operations();
+            if operations.is_empty() {
+                begun = self.shared.unit.borrow_mut().resume(pending, Vec::new());
+                continue;
+            }
+            let flight = Flight::Operations {
+                pending,
+                outcomes: vec![None; operations.len()],
+                missing: operations.len(),
+            };
+            self.flights.insert(task, flight);
+            self.submitted = true;
+            for (index, operation) in operations.into_iter().enumerate() {
+                let completion = Completion::new(self.queue.clone(), task, index);
+                self.shared.volume.submit(operation, completion);
+            }
+            return;
+        }
+    }
+
+    fn complete(&mut self, completed: Completed, session: &mut Session, actions: &mut Vec<Action>) {
+        let Completed {
+            task,
+            index,
+            outcome,
+        } = completed;
+        if let Some(Flight::Operations {
+            outcomes, missing, ..
+        }) = self.flights.get_mut(&task)
+        {
+            if let Some(slot) = outcomes.get_mut(index) {
+                *slot = Some(outcome.clone());
+            }
+            *missing -= 1;
+            if *missing > 0 {
+                return;
+            }
+        }
+        let Some(flight) = self.flights.remove(&task) else {
+            return;
+        };
+        if !session.wants(task) {
+            // Aborted: what it has not submitted yet is never submitted.
+            return session.drop_task(task, actions);
+        }
+        match flight {
+            Flight::Operations {
+                pending, outcomes, ..
+            } => {
+                let outcomes = outcomes.into_iter().flatten().collect();
+                let begun = self.shared.unit.borrow_mut().resume(pending, outcomes);
+                self.go_on(task, begun, session, actions);
+            }
+            Flight::Reservations(done) => {
+                let done = match outcome {
+                    Outcome::Done(_) => done,
+                    Outcome::Miscompare { .. } | Outcome::Failed(_) => not_kept(done),
+                };
+                self.end(task, done, session, actions);
+            }
+        }
+    }
+
+    /// Answers a command, once what the answer promises holds.
+    fn end(
+        &mut self,
+        task: TaskId,
+        mut done: Done,
+        session: &mut Session,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(reservations) = done.reservations.take() {
+            self.flights.insert(task, Flight::Reservations(done));
+            self.submitted = true;
+            let completion = Completion::new(self.queue.clone(), task, 0);
+            self.shared
+                .volume
+                .keep_reservations(reservations, completion);
+            return;
+        }
+        let preempted = std::mem::take(&mut done.abort);
+        if preempted.is_empty() {
+            return session.finish(task, done, actions);
+        }
+        let mut registry = self.shared.registry.borrow_mut();
+        let drain = registry.drain(self.connection, Some(&preempted), Some(task));
+        self.drains.insert(drain, After::Answer(task, done));
+    }
+}
+
+/// The reservations changed, but would be forgotten by a restart: the initiator is told.
+fn not_kept(done: Done) -> Done {
+    let sense = Sense::new(
+        SenseKey::AbortedCommand,
+        AdditionalSense::INTERNAL_TARGET_FAILURE,
+    );
+    Done {
+        status: Status::CheckCondition,
+        sense: sense.encode(SenseFormat::Fixed),
+        ..done
+    }
+}
