@@ -1,0 +1,100 @@
+//! Carrying out the managers' orders: whatever is not as ordered is made so, again with each answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ankole_proto::ReplicaId;
+
+use super::orders::{Orders, ReplicaOrder, WhenAbsent};
+use crate::store::{Creation, Missing, Store};
+
+/// Complaints remembered at most, so that each is logged once and not with every heartbeat.
+const COMPLAINTS_MAX: usize = 10_000;
+
+/// Makes the store as ordered.
+#[derive(Debug)]
+pub(super) struct Applier {
+    store: Arc<Store>,
+    complaints: BTreeMap<ReplicaId, String>,
+    rejected: Vec<String>,
+}
+
+impl Applier {
+    /// For this store.
+    pub(super) const fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            complaints: BTreeMap::new(),
+            rejected: Vec::new(),
+        }
+    }
+
+    /// Carries the orders out. What fails is logged once and tried again with the next orders.
+    pub(super) fn apply(&mut self, orders: &Orders) {
+        if self.rejected != orders.rejected {
+            for reason in &orders.rejected {
+                tracing::error!("not carried out: {reason}");
+            }
+            self.rejected.clone_from(&orders.rejected);
+        }
+        for id in &orders.delete {
+            let deleted = self.store.delete(*id);
+            self.note(
+                *id,
+                deleted
+                    .err()
+                    .map(|error| format!("cannot be deleted: {error}")),
+            );
+        }
+        for order in &orders.replicas {
+            let failure = self.carry_out(order);
+            self.note(order.replica, failure);
+        }
+    }
+
+    fn carry_out(&self, order: &ReplicaOrder) -> Option<String> {
+        let id = order.replica;
+        if let Some(slot) = self.store.slot(id) {
+            if slot.volume().is_some_and(|volume| volume != order.volume) {
+                return Some(format!("is not of volume {} as ordered", order.volume));
+            }
+            return slot.remove_layers(&order.remove_layers).err();
+        }
+        match order.absent {
+            WhenAbsent::ReportMissing => {
+                let missing = Missing {
+                    volume: order.volume,
+                    disk: order.disk,
+                };
+                self.store.report_missing(id, missing);
+                None
+            }
+            WhenAbsent::Create { base } => self
+                .store
+                .create(&Creation {
+                    replica: id,
+                    volume: order.volume,
+                    disk: order.disk,
+                    size: order.size,
+                    credential: order.credential,
+                    base,
+                })
+                .err()
+                .map(|error| error.to_string()),
+        }
+    }
+
+    fn note(&mut self, id: ReplicaId, failure: Option<String>) {
+        let Some(failure) = failure else {
+            self.complaints.remove(&id);
+            return;
+        };
+        if self.complaints.get(&id) == Some(&failure) {
+            return;
+        }
+        tracing::error!(replica = %id, "{failure}");
+        if self.complaints.len() < COMPLAINTS_MAX {
+            self.complaints.insert(id, failure);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The few threads that do what would keep a connection waiting: syncs.
+
+use std::num::NonZeroUsize;
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+/// Something to do on a disk thread.
+pub(super) type Job = Box<dyn FnOnce() + Send>;
+
+/// Jobs that wait for a thread at most. Each replica has at most one sync and one change of its
+/// tree under way, so more than this many busy replicas wait in their connections' own threads.
+const JOBS_WAITING_MAX: usize = 1024;
+
+/// A bounded pool of threads with a bounded queue.
+#[derive(Debug)]
+pub(super) struct DiskThreads {
+    jobs: Option<Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl DiskThreads {
+    /// Starts this many threads.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub(super) fn start(count: NonZeroUsize) -> std::io::Result<Self> {
+        let (jobs, queue) = bounded(JOBS_WAITING_MAX);
+        let threads = (0..count.get())
+            .map(|number| {
+                let queue = queue.clone();
+                std::thread::Builder::new()
+                    .name(format!("disk-{number}"))
+                    .spawn(move || work(&queue))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            jobs: Some(jobs),
+            threads,
+        })
+    }
+
+    /// Has a job done: by a disk thread, or in place when the queue is full.
+    pub(super) fn run(&self, job: Job) {
+        let Some(jobs) = &self.jobs else {
+            return job();
+        };
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = jobs.try_send(job) {
+            job();
+        }
+    }
+}
+
+impl Drop for DiskThreads {
+    /// Waits until every job given is done.
+    fn drop(&mut self) {
+        self.jobs = None;
+        let own = std::thread::current().id();
+        for thread in self.threads.drain(..) {
+            // The last owner may be a job: a thread cannot wait for itself.
+            if thread.thread().id() != own && thread.join().is_err() {
+                tracing::error!("a disk thread has panicked");
+            }
+        }
+    }
+}
+
+fn work(queue: &Receiver<Job>) {
+    while let Ok(job) = queue.recv() {
+        // A bug in one job must not take the thread from all the others.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+            tracing::error!("a job on a disk thread panicked; this is a bug");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn every_job_is_done_before_the_pool_is_gone() {
+        let pool = DiskThreads::start(NonZeroUsize::new(2).unwrap()).unwrap();
+        let done = Arc::new(AtomicUsize::new(0));
+        for _ in 0..3 * JOBS_WAITING_MAX {
+            let done = Arc::clone(&done);
+            pool.run(Box::new(move || {
+                done.fetch_add(1, Ordering::Relaxed);
+            }));
+        }
+        drop(pool);
+        assert_eq!(done.load(Ordering::Relaxed), 3 * JOBS_WAITING_MAX);
+    }
+
+    #[test]
+    fn a_panicking_job_leaves_the_thread_to_the_next() {
+        let pool = DiskThreads::start(NonZeroUsize::MIN).unwrap();
+        let (sender, receiver) = bounded(1);
+        pool.run(Box::new(|| panic!("on purpose")));
+        pool.run(Box::new(move || sender.send(7).unwrap()));
+        assert_eq!(receiver.recv().unwrap(), 7);
+    }
+}

@@ -1,0 +1,232 @@
+//! Carrying out requests on an open replica.
+
+use std::sync::Arc;
+
+use ankole_proto::wire::body::{OpenRequest, Opened};
+use ankole_proto::wire::{ErrorCode, Header};
+use ankole_proto::{ChunkNumber, Epoch, Extent, LayerId, ReplicaId, Sequence};
+use bytes::{Bytes, BytesMut};
+
+use super::disk_threads::DiskThreads;
+use super::link::{Answer, Denial, Link};
+use super::request::{Durability, Request, TreeRequest};
+use crate::replica::refusal::Refusal;
+use crate::replica::{Mutation, TreeError};
+use crate::store::{ConnectionId, FlushWaiter, Joined, Occupant, Slot, Store};
+
+/// A connection's hold on the replica that it has opened.
+#[derive(Debug, Clone)]
+pub(super) struct Tenant {
+    slot: Arc<Slot>,
+    occupant: Occupant,
+}
+
+impl Tenant {
+    /// Opens the replica that the request names.
+    pub(super) fn open(
+        store: &Store,
+        request: &OpenRequest,
+        connection: ConnectionId,
+    ) -> Result<(Self, Opened), Denial> {
+        let slot = store.slot(request.replica).ok_or_else(|| {
+            Denial::new(
+                ErrorCode::NoSuchReplica,
+                format!("replica {} is not on this node", request.replica),
+            )
+        })?;
+        let opened = slot
+            .open(request, connection)
+            .map_err(|error| deny(&slot, &error))?;
+        let occupant = Occupant {
+            connection,
+            epoch: request.epoch,
+        };
+        Ok((Self { slot, occupant }, opened))
+    }
+
+    /// Which replica.
+    pub(super) fn replica(&self) -> ReplicaId {
+        self.slot.id()
+    }
+
+    /// Of the engine.
+    pub(super) const fn epoch(&self) -> Epoch {
+        self.occupant.epoch
+    }
+
+    /// Whether no other connection has taken its place.
+    pub(super) fn is_current(&self) -> bool {
+        self.slot.is_held_by(self.occupant)
+    }
+
+    /// Ends the engine's use of the replica in order.
+    pub(super) fn close(&self) -> Result<(), Denial> {
+        self.slot
+            .close(self.occupant)
+            .map_err(|error| deny(&self.slot, &error))
+    }
+
+    fn deny(&self, error: &dyn Refusal) -> Denial {
+        deny(&self.slot, error)
+    }
+}
+
+/// The denial for a refusal. When the replica has become faulted the managers hear of it at once.
+fn deny(slot: &Slot, error: &dyn Refusal) -> Denial {
+    let denial = Denial::of(error);
+    if denial.code == ErrorCode::Io {
+        tracing::error!(replica = %slot.id(), "{}", denial.message);
+        slot.tell();
+    }
+    denial
+}
+
+/// Carries a request out. `None`: a disk thread will answer it.
+pub(super) fn execute(
+    tenant: &Tenant,
+    link: &Arc<Link>,
+    disk_threads: &DiskThreads,
+    header: &Header,
+    payload: &[u8],
+) -> Result<Option<Bytes>, Denial> {
+    let mutation = Mutation {
+        sequence: Sequence::from_raw(header.sequence),
+        watermark: Sequence::from_raw(header.watermark),
+    };
+    let durability = match Request::parse(header, payload)? {
+        Request::Ping => {
+            tenant.ping(mutation.watermark)?;
+            return Ok(Some(Bytes::new()));
+        }
+        Request::Read(extent) => return tenant.read(extent, mutation.watermark).map(Some),
+        Request::Digest(layer, chunk) => return tenant.digest(layer, chunk).map(Some),
+        Request::ReadLayer(layer, extent) => return tenant.read_layer(layer, extent).map(Some),
+        Request::WriteLayer(extent, body) => {
+            let written = tenant.enter()?.write_layer(tenant.epoch(), extent, &body);
+            written.map_err(|error| tenant.deny(&error))?;
+            return Ok(Some(Bytes::new()));
+        }
+        Request::Tree(request) => {
+            change_tree(tenant, link, disk_threads, *header, request);
+            return Ok(None);
+        }
+        Request::Write(extent, durability) => {
+            let written = tenant
+                .enter()?
+                .write(tenant.epoch(), extent, payload, mutation, false);
+            written.map_err(|error| tenant.deny(&error))?;
+            durability
+        }
+        Request::Unmap(extent, durability) => {
+            let unmapped = tenant.enter()?.unmap(tenant.epoch(), extent, mutation);
+            unmapped.map_err(|error| tenant.deny(&error))?;
+            durability
+        }
+        Request::WriteZeroes(extent, durability) => {
+            let zeroed = tenant
+                .enter()?
+                .write_zeroes(tenant.epoch(), extent, mutation);
+            zeroed.map_err(|error| tenant.deny(&error))?;
+            durability
+        }
+        Request::Flush => {
+            tenant.ping(mutation.watermark)?;
+            Durability::Synced
+        }
+    };
+    match durability {
+        Durability::Cached => Ok(Some(Bytes::new())),
+        Durability::Synced => {
+            sync(tenant, link, disk_threads, *header);
+            Ok(None)
+        }
+    }
+}
+
+impl Tenant {
+    fn enter(&self) -> Result<parking_lot::MutexGuard<'_, crate::store::StoreReplica>, Denial> {
+        self.slot
+            .enter(self.occupant)
+            .map_err(|barred| self.deny(&barred))
+    }
+
+    fn ping(&self, watermark: Sequence) -> Result<(), Denial> {
+        self.slot
+            .ping(self.occupant, watermark)
+            .map_err(|barred| self.deny(&barred))
+    }
+
+    fn read(&self, extent: Extent, watermark: Sequence) -> Result<Bytes, Denial> {
+        // Bounded by the request's own check.
+        let mut out = BytesMut::with_capacity(usize::try_from(extent.length()).unwrap_or_default());
+        let mut replica = self.enter()?;
+        replica
+            .note_watermark(self.epoch(), watermark)
+            .map_err(|unusable| self.deny(&crate::replica::DataError::from(unusable)))?;
+        let read = replica.read(self.epoch(), extent, &mut out);
+        drop(replica);
+        read.map_err(|error| self.deny(&error))?;
+        Ok(out.freeze())
+    }
+
+    fn digest(&self, layer: LayerId, chunk: ChunkNumber) -> Result<Bytes, Denial> {
+        let mut replica = self.enter()?;
+        let extent = chunk.extent_in(replica.size());
+        let digest = replica.digest(self.epoch(), layer, extent);
+        drop(replica);
+        Ok(digest.map_err(|error| self.deny(&error))?.encode())
+    }
+
+    fn read_layer(&self, layer: LayerId, extent: Extent) -> Result<Bytes, Denial> {
+        let blocks = self.enter()?.read_layer(self.epoch(), layer, extent);
+        Ok(blocks.map_err(|error| self.deny(&error))?.encode())
+    }
+}
+
+/// Joins the replica's next sync; the one who comes first gives it to a disk thread.
+fn sync(tenant: &Tenant, link: &Arc<Link>, disk_threads: &DiskThreads, header: Header) {
+    let deferred = link.defer(header);
+    let denying = Arc::clone(&tenant.slot);
+    let joined = tenant.slot.join_flush(FlushWaiter {
+        occupant: tenant.occupant,
+        answer: Box::new(move |result| {
+            deferred.answer(match result {
+                Ok(()) => Answer::Done(Bytes::new()),
+                Err(error) => Answer::Refused(deny(&denying, error)),
+            });
+        }),
+    });
+    if joined == Joined::First {
+        let slot = Arc::clone(&tenant.slot);
+        disk_threads.run(Box::new(move || slot.sync_all()));
+    }
+}
+
+/// Has a disk thread change the tree of layers, which syncs.
+fn change_tree(
+    tenant: &Tenant,
+    link: &Arc<Link>,
+    disk_threads: &DiskThreads,
+    header: Header,
+    request: TreeRequest,
+) {
+    let deferred = link.defer(header);
+    let tenant = tenant.clone();
+    disk_threads.run(Box::new(move || {
+        let changed = tenant.enter().and_then(|mut replica| {
+            let result: Result<(), TreeError> = match &request {
+                TreeRequest::Seal(seal) => replica.seal(tenant.epoch(), *seal),
+                TreeRequest::Revert(revert) => replica.revert(tenant.epoch(), *revert),
+                TreeRequest::BeginRebuild(begin) => replica.begin_rebuild(tenant.epoch(), begin),
+                TreeRequest::FinishRebuild => replica.finish_rebuild(tenant.epoch()),
+            };
+            drop(replica);
+            result.map_err(|error| tenant.deny(&error))
+        });
+        tenant.slot.tell();
+        deferred.answer(match changed {
+            Ok(()) => Answer::Done(Bytes::new()),
+            Err(denial) => Answer::Refused(denial),
+        });
+    }));
+}

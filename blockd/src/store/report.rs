@@ -1,0 +1,64 @@
+//! What the managers are told of the disks and replicas.
+
+use ankole_proto::rpc::v1::{DiskReport, ReplicaReport, StoredState};
+
+use super::disk_root::DiskRoot;
+use super::{Missing, Store};
+use crate::disk::Space;
+
+impl Store {
+    /// Every disk with its replicas, as they are now.
+    pub fn report(&self) -> Vec<DiskReport> {
+        let slots = self.slots();
+        self.disks
+            .iter()
+            .map(|root| {
+                let id = root.id();
+                let mut replicas: Vec<ReplicaReport> = slots
+                    .iter()
+                    .filter(|slot| slot.disk() == id)
+                    .map(|slot| slot.report())
+                    .collect();
+                replicas.extend(
+                    self.missing
+                        .read()
+                        .iter()
+                        .filter(|(_, missing)| missing.disk == id)
+                        .map(|(replica, missing)| missing_report(&replica.to_string(), *missing)),
+                );
+                disk_report(root, replicas)
+            })
+            .collect()
+    }
+}
+
+fn disk_report(root: &DiskRoot, replicas: Vec<ReplicaReport>) -> DiskReport {
+    let (space, fault) = match root.space() {
+        Ok(space) => (space, String::new()),
+        Err(error) => {
+            let none = Space {
+                capacity_bytes: 0,
+                free_bytes: 0,
+            };
+            (none, format!("{}: {error}", root.path().display()))
+        }
+    };
+    DiskReport {
+        id: root.id().to_string(),
+        path: root.path().display().to_string(),
+        capacity_bytes: space.capacity_bytes,
+        free_bytes: space.free_bytes,
+        fault,
+        replicas,
+    }
+}
+
+fn missing_report(id: &str, missing: Missing) -> ReplicaReport {
+    ReplicaReport {
+        id: id.to_owned(),
+        volume_id: missing.volume.to_string(),
+        state: StoredState::Faulted.into(),
+        message: "missing from its disk; nothing was created in its place".to_owned(),
+        ..ReplicaReport::default()
+    }
+}

@@ -1,0 +1,499 @@
+//! One replica of this node, and the one connection that speaks for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ankole_proto::rpc::v1::{ReplicaReport, StoredState};
+use ankole_proto::wire::ErrorCode;
+use ankole_proto::wire::body::{Memory, OpenRequest, Opened};
+use ankole_proto::{DiskId, Epoch, LayerId, ReplicaId, Sequence, VolumeId};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use super::disk_root::DiskRoot;
+use super::flush_gate::{FlushGate, Joined};
+use super::tenancy::{ConnectionId, Tenancy};
+use super::{CreateError, Creation};
+use crate::disk::LocalDisk;
+use crate::replica::refusal::Refusal;
+use crate::replica::{self, OpenError, Replica, ReplicaSpec, State, TreeError};
+
+/// A replica on a disk of this host.
+pub type StoreReplica = Replica<LocalDisk>;
+
+/// A connection that has opened a replica, and its engine's epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupant {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Of the engine.
+    pub epoch: Epoch,
+}
+
+/// A replica of this node.
+#[derive(Debug)]
+pub struct Slot {
+    id: ReplicaId,
+    disk: DiskId,
+    content: Content,
+    /// Locked after the replica, never before.
+    occupancy: Mutex<Occupancy>,
+    flushes: FlushGate<FlushWaiter>,
+    started: Instant,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Loaded {
+        volume: VolumeId,
+        replica: Box<Mutex<StoreReplica>>,
+    },
+    /// It cannot be loaded, for this reason.
+    Bad(String),
+}
+
+#[derive(Debug)]
+struct Occupancy {
+    /// Who opened the replica last.
+    occupant: Occupant,
+    tenancy: Tenancy,
+    retired: bool,
+}
+
+/// Told once that a sync is done, or why it is not.
+pub type FlushAnswer = Box<dyn FnOnce(Result<(), &dyn Refusal>) + Send>;
+
+/// Somebody who waits for a sync.
+pub struct FlushWaiter {
+    /// Whose flush it is.
+    pub occupant: Occupant,
+    /// Told when it is done.
+    pub answer: FlushAnswer,
+}
+
+impl std::fmt::Debug for FlushWaiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("FlushWaiter").field(&self.occupant).finish()
+    }
+}
+
+/// Why a connection may not use the replica (any more).
+#[derive(Debug, thiserror::Error)]
+pub enum Barred {
+    /// An engine with a newer epoch has opened it (INV-1).
+    #[error("fenced: an engine with epoch {current} has opened this replica")]
+    Fenced {
+        /// The newer epoch.
+        current: Epoch,
+    },
+    /// The same engine has opened it over another connection, or has closed it.
+    #[error("this connection does not have the replica open")]
+    Replaced,
+    /// It is being deleted.
+    #[error("replica {0} has been deleted")]
+    Retired(ReplicaId),
+    /// It could not be loaded.
+    #[error("the replica cannot be used: {0}")]
+    Bad(String),
+}
+
+impl Refusal for Barred {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Fenced { .. } => ErrorCode::Fenced,
+            Self::Replaced => ErrorCode::NotOpen,
+            Self::Retired(_) => ErrorCode::NoSuchReplica,
+            Self::Bad(_) => ErrorCode::Faulted,
+        }
+    }
+
+    fn fenced_by(&self) -> Option<Epoch> {
+        match self {
+            Self::Fenced { current } => Some(*current),
+            _ => None,
+        }
+    }
+}
+
+/// Why a replica was not opened or closed for a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// The connection may not.
+    #[error(transparent)]
+    Barred(#[from] Barred),
+    /// The replica refuses.
+    #[error(transparent)]
+    Replica(#[from] OpenError),
+}
+
+impl Refusal for SlotError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Barred(barred) => barred.code(),
+            Self::Replica(error) => error.code(),
+        }
+    }
+
+    fn fenced_by(&self) -> Option<Epoch> {
+        match self {
+            Self::Barred(barred) => barred.fenced_by(),
+            Self::Replica(error) => error.fenced_by(),
+        }
+    }
+}
+
+impl Slot {
+    /// Loads a replica; one that cannot be loaded is told in the log and serves nothing.
+    pub(super) fn load(
+        root: &DiskRoot,
+        id: ReplicaId,
+        started: Instant,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let directory = DiskRoot::replica_dir(id);
+        let content = match Replica::load(root.disk(), &directory) {
+            Ok(replica) if replica.id() != id => Content::Bad(format!(
+                "{}: holds replica {}; a directory was renamed or copied",
+                root.disk().root().join(&directory).display(),
+                replica.id()
+            )),
+            Ok(replica) => Content::Loaded {
+                volume: replica.volume(),
+                replica: Box::new(Mutex::new(replica)),
+            },
+            Err(error) => Content::Bad(with_sources(&error)),
+        };
+        if let Content::Bad(reason) = &content {
+            tracing::error!(replica = %id, disk = %root.path().display(), "cannot be used: {reason}");
+        }
+        let (epoch, in_use) = match &content {
+            Content::Loaded { replica, .. } => {
+                let replica = replica.lock();
+                (replica.epoch(), replica.memory() != Memory::Clean)
+            }
+            Content::Bad(_) => (Epoch::ZERO, false),
+        };
+        Self {
+            id,
+            disk: root.id(),
+            content,
+            occupancy: Mutex::new(Occupancy {
+                occupant: Occupant {
+                    connection: ConnectionId::NONE,
+                    epoch,
+                },
+                tenancy: Tenancy::found(epoch, in_use),
+                retired: false,
+            }),
+            flushes: FlushGate::default(),
+            started,
+            changed,
+        }
+    }
+
+    /// Creates a replica's files and loads it.
+    pub(super) fn create(
+        root: &DiskRoot,
+        creation: &Creation,
+        started: Instant,
+        changed: Arc<Notify>,
+    ) -> Result<Self, CreateError> {
+        let spec = ReplicaSpec {
+            replica: creation.replica,
+            volume: creation.volume,
+            size: creation.size,
+            base_layer: creation.base,
+            credential: creation.credential,
+        };
+        let directory: PathBuf = DiskRoot::replica_dir(creation.replica);
+        match replica::create(root.disk(), &directory, &spec) {
+            // Made by a daemon that did not live to load it.
+            Ok(()) | Err(replica::CreateError::Exists) => {}
+            Err(error) => {
+                return Err(CreateError::Replica {
+                    replica: creation.replica,
+                    reason: with_sources(&error),
+                });
+            }
+        }
+        Ok(Self::load(root, creation.replica, started, changed))
+    }
+
+    /// Which replica.
+    pub const fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// The disk it is on.
+    pub const fn disk(&self) -> DiskId {
+        self.disk
+    }
+
+    /// Its volume; `None` when the replica cannot be read.
+    pub const fn volume(&self) -> Option<VolumeId> {
+        match &self.content {
+            Content::Loaded { volume, .. } => Some(*volume),
+            Content::Bad(_) => None,
+        }
+    }
+
+    /// The replica, whoever has it open; `None` when it cannot be used or is being deleted.
+    pub fn replica(&self) -> Option<MutexGuard<'_, StoreReplica>> {
+        let guard = self.loaded().ok()?.lock();
+        (!self.occupancy.lock().retired).then_some(guard)
+    }
+
+    fn loaded(&self) -> Result<&Mutex<StoreReplica>, Barred> {
+        match &self.content {
+            Content::Loaded { replica, .. } => Ok(replica),
+            Content::Bad(reason) => Err(Barred::Bad(reason.clone())),
+        }
+    }
+
+    /// Opens the replica for a connection; from here on no other speaks for it (INV-1).
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError`]; then nothing has changed for the connection that has it open.
+    pub fn open(
+        &self,
+        request: &OpenRequest,
+        connection: ConnectionId,
+    ) -> Result<Opened, SlotError> {
+        let mut replica = self.loaded()?.lock();
+        if self.occupancy.lock().retired {
+            return Err(Barred::Retired(self.id).into());
+        }
+        let mut opened = replica.open(request)?;
+        let mut occupancy = self.occupancy.lock();
+        let wait = occupancy
+            .tenancy
+            .opened(request.epoch, self.started.elapsed());
+        occupancy.occupant = Occupant {
+            connection,
+            epoch: request.epoch,
+        };
+        // Upwards: a wait that is a moment too short is a stale read.
+        opened.lease_remaining_ms =
+            u32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
+        Ok(opened)
+    }
+
+    /// The replica, for its occupant, whose lease this renews.
+    ///
+    /// # Errors
+    ///
+    /// [`Barred`] for everybody else.
+    pub fn enter(&self, occupant: Occupant) -> Result<MutexGuard<'_, StoreReplica>, Barred> {
+        let replica = self.loaded()?.lock();
+        self.renew(occupant)?;
+        Ok(replica)
+    }
+
+    /// Renews the occupant's lease without waiting for what is going on in the replica; takes the
+    /// watermark along when nothing is.
+    ///
+    /// # Errors
+    ///
+    /// [`Barred`] for everybody but the occupant.
+    pub fn ping(&self, occupant: Occupant, watermark: Sequence) -> Result<(), Barred> {
+        if let Some(mut replica) = self.loaded()?.try_lock() {
+            self.renew(occupant)?;
+            // A replica that refuses it tells so at the next request that it matters to.
+            let _noted = replica.note_watermark(occupant.epoch, watermark);
+            return Ok(());
+        }
+        self.renew(occupant)
+    }
+
+    /// Whether the replica is still the occupant's.
+    pub fn is_held_by(&self, occupant: Occupant) -> bool {
+        let occupancy = self.occupancy.lock();
+        occupancy.occupant == occupant && !occupancy.retired
+    }
+
+    fn renew(&self, occupant: Occupant) -> Result<(), Barred> {
+        let mut occupancy = self.occupancy.lock();
+        if occupancy.retired {
+            return Err(Barred::Retired(self.id));
+        }
+        if occupancy.occupant != occupant {
+            let current = occupancy.occupant.epoch;
+            return Err(if current > occupant.epoch {
+                Barred::Fenced { current }
+            } else {
+                Barred::Replaced
+            });
+        }
+        occupancy.tenancy.heard(self.started.elapsed());
+        Ok(())
+    }
+
+    /// Ends the occupant's use in order.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError`].
+    pub fn close(&self, occupant: Occupant) -> Result<(), SlotError> {
+        let mut replica = self.enter(occupant)?;
+        replica.close(occupant.epoch)?;
+        let mut occupancy = self.occupancy.lock();
+        occupancy.tenancy.closed();
+        occupancy.occupant.connection = ConnectionId::NONE;
+        Ok(())
+    }
+
+    /// Nobody may use the replica any more: it is being deleted. Waits for what is going on in it.
+    pub(super) fn retire(&self) {
+        let _idle = self.loaded().ok().map(Mutex::lock);
+        self.occupancy.lock().retired = true;
+    }
+
+    /// Waits for the next sync. When this answers [`Joined::First`] the caller has to see to it
+    /// that [`Slot::sync_all`] runs.
+    pub fn join_flush(&self, waiter: FlushWaiter) -> Joined {
+        self.flushes.join(waiter)
+    }
+
+    /// Syncs and answers until nobody waits (INV-5: a sync begins after all it answers have come).
+    pub fn sync_all(&self) {
+        while let Some(waiters) = self.flushes.take() {
+            let mut served = Vec::with_capacity(waiters.len());
+            for waiter in waiters {
+                match self.renew(waiter.occupant) {
+                    Ok(()) => served.push(waiter),
+                    Err(barred) => (waiter.answer)(Err(&barred)),
+                }
+            }
+            let Some(epoch) = served.first().map(|waiter| waiter.occupant.epoch) else {
+                continue;
+            };
+            let failure = self.sync(epoch).err();
+            for waiter in served {
+                (waiter.answer)(failure.as_deref().map_or(Ok(()), Err));
+            }
+            if failure.is_some() {
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    fn sync(&self, epoch: Epoch) -> Result<(), Box<dyn Refusal>> {
+        let replica = self.loaded().map_err(boxed)?;
+        let plan = replica
+            .lock()
+            .plan_flush(epoch)
+            .map_err(|unusable| boxed(replica::DataError::from(unusable)))?;
+        let result = plan.run();
+        replica.lock().finish_flush(plan, result).map_err(boxed)
+    }
+
+    /// Syncs what background writeback is for; `false` when nothing was dirty.
+    pub fn write_back(&self) -> bool {
+        let Some(plan) = self
+            .replica()
+            .and_then(|mut replica| replica.plan_writeback())
+        else {
+            return false;
+        };
+        let result = plan.run();
+        let finished = self
+            .replica()
+            .map(|mut replica| replica.finish_flush(plan, result));
+        if let Some(Err(error)) = finished {
+            tracing::error!(replica = %self.id, "writeback: {}", with_sources(&error));
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// Wishes sealed layers away; those that are gone, or on their way, are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// Why a layer stays, in words.
+    pub fn remove_layers(&self, layers: &[LayerId]) -> Result<(), String> {
+        if layers.is_empty() {
+            return Ok(());
+        }
+        // A bad replica is reported as such already.
+        let Some(mut replica) = self.replica() else {
+            return Ok(());
+        };
+        let staying: Vec<LayerId> = replica
+            .usage()
+            .iter()
+            .filter(|usage| !usage.removing)
+            .map(|usage| usage.link.layer)
+            .collect();
+        for layer in layers.iter().filter(|layer| staying.contains(layer)) {
+            match replica.remove_layer(*layer) {
+                Ok(()) => tracing::info!(replica = %self.id, %layer, "layer to be merged away"),
+                Err(TreeError::NoSuchLayer(_)) => {}
+                Err(error) => return Err(format!("layer {layer}: {}", with_sources(&error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the managers told at once that something is different now.
+    pub fn tell(&self) {
+        self.changed.notify_one();
+    }
+
+    /// What the managers are told of it.
+    pub(super) fn report(&self) -> ReplicaReport {
+        let replica = match self.loaded() {
+            Ok(replica) => replica.lock(),
+            Err(bad) => {
+                return ReplicaReport {
+                    id: self.id.to_string(),
+                    state: StoredState::Faulted.into(),
+                    message: bad.to_string(),
+                    ..ReplicaReport::default()
+                };
+            }
+        };
+        let (state, message) = match replica.state() {
+            State::Ready => (StoredState::Ready, String::new()),
+            State::Rebuilding => (StoredState::Rebuilding, String::new()),
+            State::Faulted { reason } => (StoredState::Faulted, reason.clone()),
+        };
+        let head = replica.head();
+        let mut layers: Vec<LayerId> = replica
+            .layers()
+            .iter()
+            .map(|link| link.layer)
+            .filter(|layer| *layer != head)
+            .collect();
+        layers.push(head);
+        ReplicaReport {
+            id: self.id.to_string(),
+            volume_id: replica.volume().to_string(),
+            state: state.into(),
+            message,
+            epoch: replica.epoch().raw(),
+            used_bytes: replica.used_bytes(),
+            layers: layers.iter().map(ToString::to_string).collect(),
+            memory_lost: replica.memory() == Memory::Lost,
+        }
+    }
+}
+
+fn boxed(error: impl Refusal + 'static) -> Box<dyn Refusal> {
+    Box::new(error)
+}
+
+/// An error and everything behind it, on one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
