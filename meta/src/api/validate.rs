@@ -1,0 +1,64 @@
+//! Checks of what callers send.
+
+use ankole_proto::{NodeName, VolumeSize};
+use tonic::Status;
+
+/// The most replicas of a volume: more cost every write and protect against nothing likely.
+const REPLICAS_MAX: u32 = 8;
+
+/// What no replica count stands for.
+const REPLICAS_DEFAULT: u32 = 3;
+
+const NAME_CHARS_MAX: usize = 63;
+const REQUEST_ID_CHARS_MAX: usize = 64;
+
+/// The longest reason or message that a daemon may have recorded; the rest is cut.
+const REASON_CHARS_MAX: usize = 512;
+
+/// The name of a new volume or snapshot.
+pub(super) fn name(what: &str, name: &str) -> Result<String, Status> {
+    let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
+    if (1..=NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(legal) {
+        return Ok(name.to_owned());
+    }
+    let shown: String = name.chars().take(80).collect();
+    let text = format!("{shown:?} cannot name a {what}: use 1 to 63 of a-z, 0-9, '-', '.', '_'");
+    Err(Status::invalid_argument(text))
+}
+
+/// The size of a new volume.
+pub(super) fn size(bytes: u64) -> Result<VolumeSize, Status> {
+    VolumeSize::from_bytes(bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+/// How many replicas a new volume gets.
+pub(super) fn replica_count(count: u32) -> Result<usize, Status> {
+    let count = if count == 0 { REPLICAS_DEFAULT } else { count };
+    if count > REPLICAS_MAX {
+        let text = format!("a volume has 1 to {REPLICAS_MAX} replicas, not {count}");
+        return Err(Status::invalid_argument(text));
+    }
+    Ok(count as usize)
+}
+
+/// A request id; empty for none.
+pub(super) fn request_id(id: &str) -> Result<(), Status> {
+    if id.len() <= REQUEST_ID_CHARS_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let text = "a request id has at most 64 visible ASCII characters; a UUID is a good one";
+    Err(Status::invalid_argument(text))
+}
+
+/// The name of a node.
+pub(super) fn node(name: &str) -> Result<NodeName, Status> {
+    name.parse()
+        .map_err(|error: ankole_proto::id::ParseIdError| {
+            Status::invalid_argument(error.to_string())
+        })
+}
+
+/// A daemon's reason, cut to what is worth keeping.
+pub(super) fn reason(text: &str) -> String {
+    text.chars().take(REASON_CHARS_MAX).collect()
+}

@@ -1,0 +1,251 @@
+//! Volumes as they are told.
+
+use ankole_proto::rpc::v1 as rpc;
+use ankole_proto::{NodeName, ReplicaId};
+
+use super::moment;
+use crate::reconcile::{
+    EngineSeen, Liveness, Now, Observed, SILENT_MS, Sight, StoredState, agent_alive, liveness,
+};
+use crate::state::{Phase, Replica, ReplicaMode, State, Volume, iqn, record};
+
+/// The volume's engine as it reported last, when it is the present one and reports still.
+fn engine<'a>(observed: &'a Observed, now: Now, volume: &Volume) -> Option<&'a EngineSeen> {
+    let seen = observed.engines.get(&volume.id)?;
+    let fresh = now.tick.since_ms(seen.at.tick) <= SILENT_MS;
+    (fresh && seen.said.epoch == volume.epoch).then_some(&seen.said)
+}
+
+/// Whether the volume's target accepts logins where it is attached.
+pub(in crate::api) fn serves(observed: &Observed, now: Now, volume: &Volume) -> bool {
+    match (&volume.phase, engine(observed, now, volume)) {
+        (Phase::Attached(node), Some(engine)) => {
+            engine.serving && engine.node == *node && volume.worker.is_none()
+        }
+        _ => false,
+    }
+}
+
+/// Sessions logged in, as far as is known.
+pub(in crate::api) fn initiators(observed: &Observed, now: Now, volume: &Volume) -> u32 {
+    engine(observed, now, volume).map_or(0, |engine| engine.initiators)
+}
+
+/// A volume.
+pub(in crate::api) fn volume(
+    state: &State,
+    observed: &Observed,
+    now: Now,
+    volume: &Volume,
+) -> rpc::Volume {
+    let teller = Teller {
+        state,
+        observed,
+        now,
+        volume,
+    };
+    let replicas = volume
+        .replicas
+        .iter()
+        .map(|(id, one)| teller.replica(*id, one))
+        .collect();
+    rpc::Volume {
+        id: volume.id.to_string(),
+        name: volume.name.clone(),
+        size_bytes: volume.size.bytes(),
+        replica_count: volume.replica_count,
+        state: teller.state().into(),
+        health: teller.health().into(),
+        epoch: volume.epoch.raw(),
+        node: volume
+            .phase
+            .node()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        target: teller.target(),
+        replicas,
+        head_layer: volume.head.to_string(),
+        message: teller.message(),
+        revision: volume.revision,
+        created_at_ms: volume.created_at_ms,
+        used_bytes: teller.used_bytes(),
+        initiators: initiators(observed, now, volume),
+    }
+}
+
+struct Teller<'a> {
+    state: &'a State,
+    observed: &'a Observed,
+    now: Now,
+    volume: &'a Volume,
+}
+
+impl Teller<'_> {
+    fn state(&self) -> rpc::VolumeState {
+        match self.volume.phase {
+            Phase::Creating => rpc::VolumeState::Creating,
+            Phase::Detached => rpc::VolumeState::Detached,
+            Phase::Attached(_) if serves(self.observed, self.now, self.volume) => {
+                rpc::VolumeState::Attached
+            }
+            Phase::Attached(_) => rpc::VolumeState::Attaching,
+            Phase::Detaching(_) => rpc::VolumeState::Detaching,
+            Phase::Deleting => rpc::VolumeState::Deleting,
+        }
+    }
+
+    fn down(&self, node: &NodeName) -> bool {
+        let live = liveness(self.state, self.observed, self.now, node);
+        matches!(live, Liveness::Down { .. })
+    }
+
+    fn sight(&self, id: ReplicaId, replica: &Replica) -> Sight<'_> {
+        self.observed.sight(&replica.node, replica.disk, id)
+    }
+
+    /// Whether a replica can be read and written, as far as is known.
+    fn usable(&self, id: ReplicaId, replica: &Replica) -> bool {
+        let faulted = match self.sight(id, replica) {
+            Sight::Stored(stored) => stored.state == StoredState::Faulted,
+            Sight::Missing | Sight::DiskFault => true,
+            Sight::Unseen => false,
+        };
+        !faulted && !self.down(&replica.node)
+    }
+
+    fn health(&self) -> rpc::Health {
+        let in_sync = self.volume.in_mode(ReplicaMode::InSync);
+        let usable = in_sync
+            .filter(|(id, replica)| self.usable(*id, replica))
+            .count();
+        if usable == 0 {
+            rpc::Health::Faulted
+        } else if usable >= self.volume.replica_count as usize {
+            rpc::Health::Healthy
+        } else {
+            rpc::Health::Degraded
+        }
+    }
+
+    fn target(&self) -> Option<rpc::Target> {
+        let Phase::Attached(node) = &self.volume.phase else {
+            return None;
+        };
+        let host = &self.observed.agents.get(node)?.said.engine_host;
+        let port = self.volume.port;
+        let bare_v6 = host.contains(':') && !host.starts_with('[');
+        let portal = if bare_v6 {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        Some(rpc::Target {
+            portal,
+            iqn: iqn(self.volume.id),
+        })
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let stored =
+            self.volume
+                .in_mode(ReplicaMode::InSync)
+                .filter_map(|(id, replica)| match self.sight(id, replica) {
+                    Sight::Stored(stored) => Some(stored.used_bytes),
+                    _ => None,
+                });
+        stored.max().unwrap_or(0)
+    }
+
+    fn replica(&self, id: ReplicaId, replica: &Replica) -> rpc::Replica {
+        let used_bytes = match self.sight(id, replica) {
+            Sight::Stored(stored) => stored.used_bytes,
+            _ => 0,
+        };
+        let rebuilding = replica.mode == ReplicaMode::Rebuilding;
+        let engine = engine(self.observed, self.now, self.volume).filter(|_| rebuilding);
+        rpc::Replica {
+            id: id.to_string(),
+            node: replica.node.to_string(),
+            disk_id: replica.disk.to_string(),
+            mode: record::mode_to(replica.mode).into(),
+            message: self.replica_message(id, replica),
+            used_bytes,
+            rebuild: engine.and_then(|engine| engine.rebuilds.get(&id).copied()),
+        }
+    }
+
+    /// Why a replica is not as it should be; empty when it is.
+    fn replica_message(&self, id: ReplicaId, replica: &Replica) -> String {
+        let mut parts = Vec::new();
+        if !matches!(replica.mode, ReplicaMode::InSync | ReplicaMode::Creating) {
+            let since = format!("{} since {}", replica.mode, moment(replica.since_ms));
+            let reason = &replica.reason;
+            parts.push(if reason.is_empty() {
+                since
+            } else {
+                format!("{since}: {reason}")
+            });
+        }
+        if self.down(&replica.node) {
+            parts.push(format!("node {} is down", replica.node));
+        } else {
+            parts.extend(match self.sight(id, replica) {
+                Sight::Stored(stored) if stored.state == StoredState::Faulted => {
+                    Some(format!("the stored replica is faulted: {}", stored.message))
+                }
+                Sight::DiskFault => Some("its disk is faulted or gone".to_owned()),
+                Sight::Missing if replica.mode == ReplicaMode::Creating => {
+                    Some("is to be stored".to_owned())
+                }
+                Sight::Missing if replica.mode != ReplicaMode::Deleting => {
+                    Some("it is missing on its disk".to_owned())
+                }
+                _ => None,
+            });
+        }
+        parts.join("; ")
+    }
+
+    /// Why the volume is not as wanted; empty when it is.
+    fn message(&self) -> String {
+        let mut parts: Vec<String> = self.phase_message().into_iter().collect();
+        for (id, replica) in &self.volume.replicas {
+            let message = self.replica_message(*id, replica);
+            if !message.is_empty() {
+                parts.push(format!("replica on {}: {message}", replica.node));
+            }
+        }
+        let waiting = self.volume.tasks.len();
+        if waiting > 0 {
+            parts.push(format!(
+                "{waiting} snapshots or reverts wait for its engine"
+            ));
+        }
+        parts.join("; ")
+    }
+
+    fn phase_message(&self) -> Option<String> {
+        let engine = engine(self.observed, self.now, self.volume);
+        match &self.volume.phase {
+            Phase::Attached(node) if !serves(self.observed, self.now, self.volume) => {
+                let silent = matches!(
+                    agent_alive(self.observed, self.now, node),
+                    Liveness::Down { .. }
+                );
+                let agent = self.observed.agents.get(node);
+                let said = agent.and_then(|seen| seen.said.engines.get(&self.volume.id));
+                let said = engine.map(|engine| &engine.message).or(said);
+                Some(match said.filter(|said| !said.is_empty()) {
+                    _ if silent => format!("the agent on node {node} does not report"),
+                    Some(said) => format!("its target on {node} does not serve: {said}"),
+                    None => format!("waits for its engine on node {node}"),
+                })
+            }
+            Phase::Attached(_) => engine
+                .map(|one| one.message.clone())
+                .filter(|said| !said.is_empty()),
+            Phase::Detaching(node) => Some(format!("waits for its engine on {node} to end")),
+            Phase::Creating | Phase::Detached | Phase::Deleting => None,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What each daemon is told: a function of the agreed state alone.
+//!
+//! The revision of a blockd's or an agent's orders is a digest of their content, so it changes
+//! exactly when they do. That of an engine's orders is a log index, because an engine ignores what
+//! is older than what it has seen.
+
+use ankole_proto::rpc::v1 as rpc;
+use ankole_proto::{LayerId, NodeName};
+use prost::Message;
+
+use crate::state::{
+    NodeOnRecord, Phase, ReplicaMode, SnapshotState, State, Task, TaskKind, Volume, iqn,
+};
+
+/// What the blockd of a node is to have.
+pub fn blockd_orders(state: &State, node: &NodeName) -> rpc::BlockdOrders {
+    let mut orders = rpc::BlockdOrders {
+        cluster_id: cluster_id(state),
+        ..Default::default()
+    };
+    for volume in state.volumes().values() {
+        let removable: Vec<String> = removable_layers(state, volume)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        for (id, replica) in volume.replicas.iter().filter(|(_, one)| one.node == *node) {
+            match replica.mode {
+                // An engine without target may still have it open.
+                ReplicaMode::Deleting if volume.worker.is_some() => {}
+                ReplicaMode::Deleting => orders.delete_replicas.push(id.to_string()),
+                mode => {
+                    let create = mode == ReplicaMode::Creating;
+                    let merges = mode == ReplicaMode::InSync;
+                    orders.replicas.push(rpc::ReplicaOrder {
+                        id: id.to_string(),
+                        volume_id: volume.id.to_string(),
+                        disk_id: replica.disk.to_string(),
+                        size_bytes: volume.size.bytes(),
+                        base_layer: volume.head.to_string(),
+                        credential: volume.credential.as_bytes().to_vec(),
+                        create,
+                        remove_layers: if merges {
+                            removable.clone()
+                        } else {
+                            Vec::new()
+                        },
+                    });
+                }
+            }
+        }
+    }
+    let doomed = state
+        .doomed()
+        .iter()
+        .filter(|(_, doomed)| doomed.node == *node);
+    orders
+        .delete_replicas
+        .extend(doomed.map(|(id, _)| id.to_string()));
+    orders.revision = digest(&orders.encode_to_vec());
+    orders
+}
+
+/// The layers of deleted snapshots that replicas can merge away now. None while a replica is being
+/// rebuilt: a merge at the source would move blocks past what the rebuild copies (INV-6). A layer
+/// with several children waits until one is left.
+pub fn removable_layers(state: &State, volume: &Volume) -> Vec<LayerId> {
+    if volume.in_mode(ReplicaMode::Rebuilding).next().is_some() {
+        return Vec::new();
+    }
+    let deleting = state
+        .snapshots_of(volume.id)
+        .filter(|one| one.state == SnapshotState::Deleting);
+    let layers = deleting.filter_map(|snapshot| snapshot.layer);
+    layers
+        .filter(|layer| volume.children(*layer).count() <= 1)
+        .collect()
+}
+
+/// What the agent of a node is to run.
+pub fn agent_orders(state: &State, node: &NodeName) -> rpc::AgentOrders {
+    let wanted = state.volumes().values().filter_map(|volume| {
+        let (_, target) = volume
+            .wanted_engine()
+            .filter(|(wanted, _)| *wanted == node)?;
+        Some(rpc::EngineOrder {
+            volume_id: volume.id.to_string(),
+            volume_name: volume.name.clone(),
+            epoch: volume.epoch.raw(),
+            port: if target { volume.port.into() } else { 0 },
+            iqn: iqn(volume.id),
+            without_target: !target,
+        })
+    });
+    let engines = wanted.collect();
+    let mut orders = rpc::AgentOrders {
+        revision: 0,
+        cluster_id: cluster_id(state),
+        engines,
+    };
+    orders.revision = digest(&orders.encode_to_vec());
+    orders
+}
+
+/// What the engine of a volume is to know.
+pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
+    let counts = |mode| matches!(mode, ReplicaMode::InSync | ReplicaMode::Rebuilding);
+    let members = volume
+        .replicas
+        .iter()
+        .filter(|(_, replica)| counts(replica.mode));
+    let mut revision = volume.revision;
+    let mut replicas = Vec::new();
+    for (id, replica) in members {
+        let node = state.nodes().get(&replica.node);
+        revision = revision.max(node.map_or(0, |node| node.revision));
+        replicas.push(rpc::ReplicaOfVolume {
+            id: id.to_string(),
+            node: replica.node.to_string(),
+            address: text_of(node, |node| &node.block_address),
+            socket: text_of(node, |node| &node.block_socket),
+            mode: match replica.mode {
+                ReplicaMode::InSync => rpc::ReplicaMode::InSync.into(),
+                _ => rpc::ReplicaMode::Rebuilding.into(),
+            },
+        });
+    }
+    rpc::EngineOrders {
+        revision,
+        volume_id: volume.id.to_string(),
+        epoch: volume.epoch.raw(),
+        size_bytes: volume.size.bytes(),
+        head_layer: volume.head.to_string(),
+        replicas,
+        credential: volume.credential.as_bytes().to_vec(),
+        tasks: first_task(state, volume).into_iter().collect(),
+        volume_name: volume.name.clone(),
+        iqn: iqn(volume.id),
+    }
+}
+
+fn text_of(node: Option<&NodeOnRecord>, field: impl Fn(&NodeOnRecord) -> &String) -> String {
+    node.map(|node| field(node).clone()).unwrap_or_default()
+}
+
+/// One task at a time: which head the next one seals depends on the outcome of this one.
+fn first_task(state: &State, volume: &Volume) -> Option<rpc::EngineTask> {
+    if !matches!(volume.phase, Phase::Attached(_) | Phase::Detached) {
+        return None;
+    }
+    let Task { id, new_head, kind } = volume.tasks.front().copied()?;
+    let task = match kind {
+        TaskKind::Seal(snapshot) => rpc::engine_task::Task::Seal(rpc::SealTask {
+            snapshot_id: snapshot.to_string(),
+            head_layer: volume.head.to_string(),
+            new_head_layer: new_head.to_string(),
+        }),
+        TaskKind::Revert(snapshot) => rpc::engine_task::Task::Revert(rpc::RevertTask {
+            to_layer: state.snapshots().get(&snapshot)?.layer?.to_string(),
+            new_head_layer: new_head.to_string(),
+        }),
+    };
+    Some(rpc::EngineTask {
+        id,
+        task: Some(task),
+    })
+}
+
+fn cluster_id(state: &State) -> String {
+    state
+        .cluster_id()
+        .map(|id| id.to_string())
+        .unwrap_or_default()
+}
+
+/// FNV-1a with 64 bits, never 0, which stands for "no orders seen".
+fn digest(content: &[u8]) -> u64 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let hash = content.iter().fold(BASIS, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
+    });
+    hash.max(1)
+}

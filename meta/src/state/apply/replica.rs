@@ -1,0 +1,221 @@
+//! What becomes of replicas.
+
+use ankole_proto::rpc::v1::{
+    LogAnswer, ReplaceReplicaCommand, ReplicaCreatedCommand, ReplicaGoneCommand,
+    ReplicaInSyncCommand, ReplicaLostCommand, StartRebuildCommand,
+};
+use ankole_proto::{Epoch, ReplicaId};
+
+use super::volume::place;
+use super::{Apply, answer, parse};
+use crate::state::changes::Key;
+use crate::state::{Doomed, Phase, PhaseKind, Refusal, ReplicaMode, Severity, Volume};
+
+impl Apply<'_> {
+    /// A stored replica of a new volume is in sync, because nothing was written yet. One that was
+    /// added later has to be rebuilt first (INV-9).
+    pub(super) fn replica_created(
+        &mut self,
+        c: &ReplicaCreatedCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume(&c.volume_id)?;
+        let replica: ReplicaId = parse(&c.replica_id)?;
+        let found = volume
+            .replicas
+            .get(&replica)
+            .ok_or(Refusal::UnknownReplica(replica))?;
+        if found.mode != ReplicaMode::Creating {
+            return Ok(answer(&volume));
+        }
+        if volume.phase.kind() != PhaseKind::Creating {
+            let why = "it is new and has to be rebuilt";
+            volume.turn(replica, ReplicaMode::OutOfSync, why, self.at_ms)?;
+            return Ok(self.put(volume));
+        }
+        volume.turn(replica, ReplicaMode::InSync, "", self.at_ms)?;
+        if volume.in_mode(ReplicaMode::Creating).next().is_none() {
+            volume.enter(Phase::Detached, "completed")?;
+            let message = "all replicas are stored".to_owned();
+            self.volume_event(Severity::Info, "VolumeReady", &volume.name, message);
+        }
+        Ok(self.put(volume))
+    }
+
+    pub(super) fn replica_gone(&mut self, c: &ReplicaGoneCommand) -> Result<LogAnswer, Refusal> {
+        let id: ReplicaId = parse(&c.replica_id)?;
+        if !c.abandoned && self.state.doomed.remove(&id).is_some() {
+            self.touched.note(Key::Doomed(id));
+            return Ok(LogAnswer::default());
+        }
+        let mut volume = self.volume(&c.volume_id)?;
+        let replica = volume
+            .replicas
+            .get(&id)
+            .ok_or(Refusal::UnknownReplica(id))?;
+        if replica.mode != ReplicaMode::Deleting {
+            let wanted = ReplicaMode::Deleting;
+            return Err(Refusal::WrongMode {
+                replica: id,
+                mode: replica.mode,
+                wanted,
+            });
+        }
+        if c.abandoned {
+            let (node, disk) = (replica.node.clone(), replica.disk);
+            self.state.doomed.insert(
+                id,
+                Doomed {
+                    node,
+                    disk,
+                    volume: volume.id,
+                },
+            );
+            self.touched.note(Key::Doomed(id));
+        }
+        volume.replicas.remove(&id);
+        let answer = self.put(volume.clone());
+        self.remove_when_empty(&volume);
+        Ok(answer)
+    }
+
+    /// INV-3, INV-4.
+    pub(super) fn replica_lost(&mut self, c: &ReplicaLostCommand) -> Result<LogAnswer, Refusal> {
+        let mut volume = if c.by_managers {
+            self.volume_without_engine(&c.volume_id)?
+        } else {
+            self.volume_of_engine(&c.volume_id, c.epoch)?
+        };
+        let id: ReplicaId = parse(&c.replica_id)?;
+        let found = volume
+            .replicas
+            .get(&id)
+            .ok_or(Refusal::UnknownReplica(id))?;
+        if found.mode == ReplicaMode::OutOfSync {
+            return Ok(answer(&volume));
+        }
+        let node = found.node.clone();
+        volume.turn(id, ReplicaMode::OutOfSync, &c.reason, self.at_ms)?;
+        let message = format!("the replica on {node} is out of sync: {}", c.reason);
+        self.volume_event(Severity::Warning, "ReplicaLost", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    pub(super) fn start_rebuild(&mut self, c: &StartRebuildCommand) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume(&c.volume_id)?;
+        let id: ReplicaId = parse(&c.replica_id)?;
+        if volume.wanted_engine().is_none() {
+            return Err(volume.wrong_phase("rebuilt without an engine"));
+        }
+        volume.turn(id, ReplicaMode::Rebuilding, "", self.at_ms)?;
+        let message = format!("the replica on {} is being rebuilt", node_of(&volume, id));
+        self.volume_event(Severity::Info, "RebuildStarted", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    pub(super) fn replica_in_sync(
+        &mut self,
+        c: &ReplicaInSyncCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume_of_engine(&c.volume_id, c.epoch)?;
+        let id: ReplicaId = parse(&c.replica_id)?;
+        let found = volume
+            .replicas
+            .get(&id)
+            .ok_or(Refusal::UnknownReplica(id))?;
+        if found.mode == ReplicaMode::InSync {
+            return Ok(answer(&volume));
+        }
+        if found.mode != ReplicaMode::Rebuilding {
+            let wanted = ReplicaMode::InSync;
+            return Err(Refusal::WrongMode {
+                replica: id,
+                mode: found.mode,
+                wanted,
+            });
+        }
+        volume.turn(id, ReplicaMode::InSync, "", self.at_ms)?;
+        let message = format!("the replica on {} is in sync again", node_of(&volume, id));
+        self.volume_event(Severity::Info, "ReplicaInSync", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    pub(super) fn replace_replica(
+        &mut self,
+        c: &ReplaceReplicaCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume(&c.volume_id)?;
+        let old: ReplicaId = parse(&c.replica_id)?;
+        let replica = volume
+            .replicas
+            .get(&old)
+            .ok_or(Refusal::UnknownReplica(old))?;
+        let (mode, old_node) = (replica.mode, replica.node.clone());
+        if !matches!(mode, ReplicaMode::OutOfSync | ReplicaMode::Creating) {
+            let wanted = ReplicaMode::Deleting;
+            return Err(Refusal::WrongMode {
+                replica: old,
+                mode,
+                wanted,
+            });
+        }
+        let missing = || Refusal::Malformed("a replacement needs a place".to_owned());
+        let (id, new) = place(
+            self.state,
+            c.placement.as_ref().ok_or_else(missing)?,
+            self.at_ms,
+        )?;
+        let others = volume.replicas.iter().filter(|(other, _)| **other != old);
+        let crowded = others
+            .filter(|(_, other)| other.mode != ReplicaMode::Deleting)
+            .any(|(_, other)| other.node == new.node);
+        if crowded {
+            let text = format!("node {} has a replica of the volume already", new.node);
+            return Err(Refusal::Invalid(text));
+        }
+        let new_node = new.node.clone();
+        volume.turn(old, ReplicaMode::Deleting, &c.reason, self.at_ms)?;
+        volume.replicas.insert(id, new);
+        let message = format!(
+            "the replica on {old_node} is replaced by one on {new_node}: {}",
+            c.reason
+        );
+        self.volume_event(Severity::Warning, "ReplicaReplaced", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    /// The volume, when this epoch's engine is to run (INV-1, INV-3). An engine of a volume that is
+    /// gone is fenced as well.
+    pub(super) fn volume_of_engine(&self, id: &str, epoch: u64) -> Result<Volume, Refusal> {
+        let engine = Epoch::from_raw(epoch);
+        let fenced = |current| Refusal::Fenced { engine, current };
+        let volume = self.volume(id).map_err(|refusal| match refusal {
+            Refusal::NoVolume(_) => fenced(Epoch::ZERO),
+            other => other,
+        })?;
+        if engine > volume.epoch {
+            return Err(Refusal::EpochMoved {
+                is: volume.epoch,
+                expected: engine,
+            });
+        }
+        if engine < volume.epoch || volume.engine_node().is_none() {
+            return Err(fenced(volume.epoch));
+        }
+        Ok(volume)
+    }
+
+    fn volume_without_engine(&self, id: &str) -> Result<Volume, Refusal> {
+        let volume = self.volume(id)?;
+        if volume.engine_node().is_some() {
+            return Err(volume.wrong_phase("judged by the managers"));
+        }
+        Ok(volume)
+    }
+}
+
+fn node_of(volume: &Volume, replica: ReplicaId) -> &str {
+    volume
+        .replicas
+        .get(&replica)
+        .map_or("?", |replica| replica.node.as_str())
+}

@@ -1,0 +1,189 @@
+//! From the state to its records.
+
+use ankole_proto::rpc::v1 as rpc;
+use ankole_proto::{LayerId, ReplicaId};
+
+use crate::state::request::Remembered;
+use crate::state::{
+    Doomed, Event, NodeOnRecord, Phase, Replica, ReplicaMode, Severity, Snapshot, SnapshotState,
+    State, Task, TaskKind, Volume,
+};
+
+pub(super) fn cluster(state: &State) -> rpc::ClusterRecord {
+    rpc::ClusterRecord {
+        cluster_id: state
+            .cluster_id
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
+        next_layer: state.next_layer,
+        next_event: state.events.next,
+        next_request: state.requests.next,
+    }
+}
+
+pub(super) fn volume(volume: &Volume) -> rpc::VolumeRecord {
+    let (phase, node) = phase(&volume.phase);
+    rpc::VolumeRecord {
+        id: volume.id.to_string(),
+        name: volume.name.clone(),
+        size_bytes: volume.size.bytes(),
+        phase: phase.into(),
+        node,
+        port: volume.port.into(),
+        worker: volume
+            .worker
+            .as_ref()
+            .map(|w| w.node.to_string())
+            .unwrap_or_default(),
+        worker_ending: volume.worker.as_ref().is_some_and(|worker| worker.ending),
+        epoch: volume.epoch.raw(),
+        replicas: volume
+            .replicas
+            .iter()
+            .map(|(id, replica)| copy(*id, replica))
+            .collect(),
+        head: volume.head.raw(),
+        layers: volume
+            .layers
+            .iter()
+            .map(|(id, parent)| layer(*id, *parent))
+            .collect(),
+        tasks: volume.tasks.iter().map(task).collect(),
+        next_task: volume.next_task,
+        refused: volume.refused.iter().map(refused).collect(),
+        credential: volume.credential.as_bytes().to_vec(),
+        revision: volume.revision,
+        created_at_ms: volume.created_at_ms,
+        replica_count: volume.replica_count,
+    }
+}
+
+fn phase(phase: &Phase) -> (rpc::VolumePhase, String) {
+    let record = match phase {
+        Phase::Creating => rpc::VolumePhase::Creating,
+        Phase::Detached => rpc::VolumePhase::Detached,
+        Phase::Attached(_) => rpc::VolumePhase::Attached,
+        Phase::Detaching(_) => rpc::VolumePhase::Detaching,
+        Phase::Deleting => rpc::VolumePhase::Deleting,
+    };
+    (
+        record,
+        phase.node().map(ToString::to_string).unwrap_or_default(),
+    )
+}
+
+fn copy(id: ReplicaId, replica: &Replica) -> rpc::ReplicaRecord {
+    rpc::ReplicaRecord {
+        id: id.to_string(),
+        node: replica.node.to_string(),
+        disk_id: replica.disk.to_string(),
+        mode: mode(replica.mode).into(),
+        reason: replica.reason.clone(),
+        since_ms: replica.since_ms,
+    }
+}
+
+/// The mode's name in the public contract.
+pub(super) const fn mode(mode: ReplicaMode) -> rpc::ReplicaMode {
+    match mode {
+        ReplicaMode::Creating => rpc::ReplicaMode::Creating,
+        ReplicaMode::InSync => rpc::ReplicaMode::InSync,
+        ReplicaMode::OutOfSync => rpc::ReplicaMode::OutOfSync,
+        ReplicaMode::Rebuilding => rpc::ReplicaMode::Rebuilding,
+        ReplicaMode::Deleting => rpc::ReplicaMode::Deleting,
+    }
+}
+
+fn layer(id: LayerId, parent: Option<LayerId>) -> rpc::LayerRecord {
+    rpc::LayerRecord {
+        id: id.raw(),
+        parent: parent.map_or(0, LayerId::raw),
+    }
+}
+
+fn task(task: &Task) -> rpc::TaskRecord {
+    rpc::TaskRecord {
+        id: task.id,
+        new_head: task.new_head.raw(),
+        snapshot_id: task.kind.snapshot().to_string(),
+        revert: matches!(task.kind, TaskKind::Revert(_)),
+    }
+}
+
+fn refused((id, reason): &(u64, String)) -> rpc::RefusedTaskRecord {
+    rpc::RefusedTaskRecord {
+        id: *id,
+        reason: reason.clone(),
+    }
+}
+
+pub(super) fn snapshot(snapshot: &Snapshot) -> rpc::SnapshotRecord {
+    let state = match snapshot.state {
+        SnapshotState::Creating => rpc::SnapshotState::Creating,
+        SnapshotState::Ready => rpc::SnapshotState::Ready,
+        SnapshotState::Deleting => rpc::SnapshotState::Deleting,
+    };
+    rpc::SnapshotRecord {
+        id: snapshot.id.to_string(),
+        name: snapshot.name.clone(),
+        volume_id: snapshot.volume.to_string(),
+        layer: snapshot.layer.map_or(0, LayerId::raw),
+        state: state.into(),
+        created_at_ms: snapshot.created_at_ms,
+        size_bytes: snapshot.size.bytes(),
+    }
+}
+
+pub(super) fn node(node: &NodeOnRecord) -> rpc::NodeRecord {
+    let disks = node.disks.iter().map(|(id, disk)| rpc::DiskRecord {
+        id: id.to_string(),
+        path: disk.path.clone(),
+        capacity_bytes: disk.capacity_bytes,
+    });
+    rpc::NodeRecord {
+        name: node.name.to_string(),
+        zone: node.zone.clone(),
+        has_blockd: node.has_blockd,
+        has_agent: node.has_agent,
+        block_address: node.block_address.clone(),
+        disks: disks.collect(),
+        down: node.down,
+        message: node.message.clone(),
+        block_socket: node.block_socket.clone(),
+        revision: node.revision,
+    }
+}
+
+pub(super) fn doomed(id: ReplicaId, doomed: &Doomed) -> rpc::DoomedRecord {
+    rpc::DoomedRecord {
+        replica_id: id.to_string(),
+        node: doomed.node.to_string(),
+        disk_id: doomed.disk.to_string(),
+        volume_id: doomed.volume.to_string(),
+    }
+}
+
+pub(super) fn event(number: u64, event: &Event) -> rpc::Event {
+    let severity = match event.severity {
+        Severity::Info => rpc::Severity::Info,
+        Severity::Warning => rpc::Severity::Warning,
+        Severity::Error => rpc::Severity::Error,
+    };
+    rpc::Event {
+        number,
+        at_ms: event.at_ms,
+        severity: severity.into(),
+        kind: event.kind.clone(),
+        subject: event.subject.clone(),
+        message: event.message.clone(),
+    }
+}
+
+pub(super) fn request(request: &Remembered) -> rpc::RequestRecord {
+    rpc::RequestRecord {
+        request_id: request.id.clone(),
+        at_ms: request.at_ms,
+        call: request.call.clone(),
+        answer: Some(request.answer.clone()),
+    }
+}
