@@ -30,8 +30,7 @@ impl Submissions {
     /// Answers an operation.
     pub(super) fn complete(&self, id: OperationId, outcome: Outcome) {
         let completion = self.waiting.borrow_mut().remove(&id);
-        // INV: the mirror answers each operation once. A second answer would be a bug that must
-        // not reach another command.
+        // The mirror answers each operation once; a second answer is a bug.
         assert!(completion.is_some(), "{id:?} was answered twice");
         if let Some(completion) = completion {
             completion.complete(outcome);
