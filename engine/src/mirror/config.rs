@@ -30,7 +30,8 @@ pub struct Limits {
     /// How long a replica may take over what syncs or changes the tree. The link's pings find a
     /// dead replica sooner.
     pub sync_deadline: Duration,
-    /// How long opening one link may take.
+    /// How long opening one link may take: a replica reads its maps when it is opened first. The
+    /// grace times go on meanwhile.
     pub connect_deadline: Duration,
     /// How long a link that broke may be gone before the replica is recorded lost, while another
     /// answers. Bounds the gap in I/O when a blockd dies.
@@ -70,7 +71,7 @@ impl Default for Limits {
             open_grace: Duration::from_secs(5),
             write_deadline: Duration::from_secs(5),
             sync_deadline: Duration::from_secs(30),
-            connect_deadline: Duration::from_secs(2),
+            connect_deadline: Duration::from_secs(12),
             reconnect_grace: Duration::from_millis(300),
             reconnect_pause: Duration::from_millis(50),
             reconnect_pause_max: Duration::from_secs(1),
@@ -83,7 +84,7 @@ impl Default for Limits {
             rebuild_chunks_max: 4,
             rebuild_bytes_per_second: 256 << 20,
             rebuild_pause: Duration::from_secs(5),
-            zero_piece_bytes: 256 << 20,
+            zero_piece_bytes: 64 << 20,
         }
     }
 }

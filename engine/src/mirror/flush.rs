@@ -30,8 +30,7 @@ impl Mirror {
             progress: now,
             begun: false,
         });
-        self.stalls
-            .push_back((now + self.config.limits.hold_limit, id));
+        self.watch(id, now);
         self.flush_for(id, now, effects);
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::Mirror;
 use super::event::Effect;
-use super::replica::{Ask, Kind, Replica};
+use super::replica::{Ask, Replica};
 use crate::volume::{Failure, Moment, OperationId, Outcome};
 
 /// An outcome that waits for the leases.
@@ -97,9 +97,7 @@ impl Mirror {
 
     /// When the replica is to be pinged, so that its lease never runs out while it answers.
     pub(super) fn ping_at(&self, replica: &Replica) -> Option<Moment> {
-        if !matches!(replica.state().kind(), Kind::Live | Kind::Rebuilding) {
-            return None;
-        }
+        // A doubtful one, too: a blockd closes connections that stay idle.
         let third = self.config.limits.lease / 3;
         let session = replica.session()?;
         let renewed = replica

@@ -275,7 +275,8 @@ impl Mirror {
             _ => None,
         };
         let promote = match replica.promotion {
-            Promotion::Pause(at) => Some(at),
+            // Without a link it waits for one, not for time.
+            Promotion::Pause(at) if at > self.now => Some(at),
             _ => None,
         };
         [own, promote, self.deadline(replica), self.ping_at(replica)]

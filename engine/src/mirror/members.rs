@@ -42,6 +42,9 @@ impl Mirror {
         for member in &orders.replicas {
             self.take_member(member.clone(), now, effects);
         }
+        if matches!(self.phase, Phase::Starting(_)) && self.task.is_none() {
+            self.head = orders.head;
+        }
         self.orders = orders;
     }
 

@@ -7,7 +7,9 @@ use ankole_proto::{Epoch, Extent, LayerId};
 
 use super::event::Effect;
 use super::job::{CopyReason, Purpose};
-use super::replica::Kind;
+use super::loss::Grace;
+use super::replica::{Kind, SlotSet};
+use super::window::WINDOW_MAX;
 use super::{Mirror, Phase};
 use crate::volume::Moment;
 
@@ -107,13 +109,26 @@ impl Mirror {
     /// Copies what may differ from one replica to all. Unacknowledged, so either state of it is
     /// right, as long as it is everywhere the same (INV-8).
     fn recover(&mut self, ranges: Vec<Extent>, now: Moment, effects: &mut Vec<Effect>) {
-        let alone = self.replicas.values().filter(|r| r.is_in_sync()).count() == 1;
-        if !alone {
-            for extent in pieces(ranges) {
+        let mut others = self.in_sync();
+        let Some(source) = self.pick_source(SlotSet::default()) else {
+            return;
+        };
+        if let Some(source) = self.replicas.get(&source) {
+            others.remove(source.slot);
+        }
+        let pieces = pieces(ranges);
+        if pieces.len() as u64 >= WINDOW_MAX {
+            // More than the replicas would remember of this engine: one is chosen.
+            for id in self.ids_of(others) {
+                let reason = "too much was in flight to be copied".to_owned();
+                self.lose(id, reason, Grace::None, now, effects);
+            }
+        } else if !others.is_empty() {
+            for extent in pieces {
                 self.start_job(None, extent, Purpose::Copy(CopyReason::Recovery), now);
             }
+            self.pump(now, effects);
         }
-        self.pump(now, effects);
     }
 
     fn serve_when_ready(&mut self, now: Moment, effects: &mut Vec<Effect>) {

@@ -11,7 +11,7 @@ use super::event::{Effect, StopReason};
 use super::loss::Grace;
 use super::replica::{Ask, Kind, Replica, SlotSet};
 use super::{Mirror, Phase};
-use crate::volume::{Failure, Moment};
+use crate::volume::Moment;
 
 /// How far the end is.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(super) struct Stopping {
 
 #[derive(Debug)]
 enum StopStage {
+    Abandoning,
     Draining,
     Closing { asked: SlotSet, closed: SlotSet },
 }
@@ -29,13 +30,15 @@ enum StopStage {
 impl Mirror {
     /// Takes no more operations from here on.
     pub(super) fn begin_stop(&mut self, now: Moment) {
-        if matches!(self.phase, Phase::Starting(_) | Phase::Serving) {
-            self.phase = Phase::Stopping(Stopping {
-                deadline: now + self.config.limits.stop_deadline,
-                stage: StopStage::Draining,
-            });
-            self.attention = true;
-        }
+        let stage = match self.phase {
+            // The replicas have to remember what may differ between them.
+            Phase::Starting(_) => StopStage::Abandoning,
+            Phase::Serving => StopStage::Draining,
+            _ => return,
+        };
+        let deadline = now + self.config.limits.stop_deadline;
+        self.phase = Phase::Stopping(Stopping { deadline, stage });
+        self.attention = true;
     }
 
     /// Goes on with the end as far as it can.
@@ -49,13 +52,17 @@ impl Mirror {
             return;
         }
         match stopping.stage {
+            StopStage::Abandoning => {
+                let reason = "the volume was not served yet".to_owned();
+                self.end(StopReason::ClosedPartly(reason), effects);
+            }
             StopStage::Draining => self.close_when_drained(now, effects),
             StopStage::Closing { asked, closed } => self.end_when_closed(asked, closed, effects),
         }
     }
 
     fn close_when_drained(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        self.fail_early(effects);
+        self.pause_rebuilds(now, effects);
         let drained = self.jobs.count() == 0 && self.held.is_empty() && !self.task_gates();
         if !drained {
             return;
@@ -73,13 +80,6 @@ impl Mirror {
             let closed = SlotSet::default();
             stopping.stage = StopStage::Closing { asked, closed };
             self.attention = true;
-        }
-    }
-
-    fn fail_early(&mut self, effects: &mut Vec<Effect>) {
-        for (id, ..) in self.early.drain(..) {
-            let outcome = crate::volume::Outcome::Failed(Failure::Stopping);
-            effects.push(Effect::Complete { id, outcome });
         }
     }
 
@@ -125,7 +125,7 @@ impl Mirror {
         let open: Vec<String> = self
             .replicas
             .values()
-            .filter(|replica| replica.counts() && !closed.contains(replica.slot))
+            .filter(|replica| replica.is_in_sync() && !closed.contains(replica.slot))
             .map(Replica::id)
             .map(|id| id.to_string())
             .collect();

@@ -104,13 +104,23 @@ impl Mirror {
             begun: false,
         });
         if user.is_some() {
-            self.stalls
-                .push_back((now + self.config.limits.hold_limit, id));
+            self.watch(id, now);
         }
         if self.locks.acquire(id, extent, mode) {
             self.ready.push_back(id);
         }
         id
+    }
+
+    /// From now on the job fails when it makes no progress for the hold limit.
+    pub(super) fn watch(&mut self, id: JobId, now: Moment) {
+        let limits = &self.config.limits;
+        if self.stalls.len() > 4 * limits.operations_max {
+            // Most are done; what is kept is bounded by the operations in hand.
+            let jobs = &self.jobs;
+            self.stalls.retain(|(_, id)| jobs.find(*id).is_some());
+        }
+        self.stalls.push_back((now + limits.hold_limit, id));
     }
 
     /// Goes on with every job that can: first those with a new lock, then those parked.
@@ -183,15 +193,11 @@ impl Mirror {
         let mut granted = Vec::new();
         self.locks.release(id, &mut granted);
         self.ready.extend(granted);
-        if self.task.is_some() || !self.phase_is_serving() {
+        if self.task_gates() || !matches!(self.phase, Phase::Serving) {
             // A drain, a recovery or a stop may have waited for it.
             self.attention = true;
         }
         Some(job)
-    }
-
-    pub(super) fn phase_is_serving(&self) -> bool {
-        matches!(self.phase, Phase::Serving)
     }
 
     /// Fails what has made no progress for longer than I/O is held. A mutation that is out stays

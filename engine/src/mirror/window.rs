@@ -10,8 +10,8 @@ use super::job::JobId;
 use super::replica::SlotSet;
 
 /// Sequence numbers between the watermark and the newest mutation. A replica remembers the ranges
-/// above the watermark, and can tell twice what a link carries.
-const WINDOW_MAX: u64 = REQUESTS_IN_FLIGHT_MAX as u64;
+/// above the watermark, and as many of them.
+pub(super) const WINDOW_MAX: u64 = REQUESTS_IN_FLIGHT_MAX as u64;
 
 /// One mutation: sent to every replica that is open, done when all required ones have it.
 #[derive(Debug)]
@@ -73,8 +73,7 @@ impl Window {
 
     /// Whether another mutation may be sent.
     pub(super) fn has_room(&self) -> bool {
-        // What is copied while frozen lies in ranges that the replicas remember anyway.
-        self.frozen || self.newest() - self.base < WINDOW_MAX
+        self.newest() - self.base < WINDOW_MAX
     }
 
     /// The next mutation's sequence number.

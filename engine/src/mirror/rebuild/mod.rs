@@ -298,7 +298,11 @@ impl Mirror {
     /// The layers change: rebuilds that are not done begin again with the new tree. Over a new
     /// link, so that nothing of the old plan is under way.
     pub(super) fn pause_rebuilds(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        for id in self.rebuilding(|replica| !replica.counts()) {
+        let begun = |replica: &Replica| {
+            let waiting = replica.rebuild().is_none_or(|r| r.stage == Stage::Waiting);
+            !replica.counts() && !waiting
+        };
+        for id in self.rebuilding(begun) {
             let reason = "its rebuild begins again with new layers".to_owned();
             self.lose(id, reason, Grace::None, now, effects);
         }
