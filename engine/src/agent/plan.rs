@@ -12,7 +12,7 @@ use crate::volume::Moment;
 
 /// How long an engine that was told to end may take: it drains and closes its replicas. Then it is
 /// killed.
-pub(super) const STOP_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(18);
 /// An engine that ran for this long before it ended starts afresh, without a pause.
 const STEADY: Duration = Duration::from_secs(60);
 /// Pause before the third start within [`STEADY`]; doubles with each further one.

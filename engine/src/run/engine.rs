@@ -45,6 +45,7 @@ impl Engine {
         config: MirrorConfig,
         orders: Orders,
         control: Control,
+        submissions: Submissions,
         inbox: Rc<Inbox>,
     ) -> Self {
         let own_node = config.node.clone();
@@ -53,7 +54,7 @@ impl Engine {
         inbox.push(Event::Tick);
         Self {
             mirror: Mirror::new(config, orders),
-            submissions: Rc::new(Submissions::new(Rc::clone(&inbox))),
+            submissions: Rc::new(submissions),
             deliver: Rc::new(move |event| links_inbox.push(event)),
             inbox,
             links: BTreeMap::new(),

@@ -35,6 +35,7 @@ use inbox::Inbox;
 use report::Reporter;
 use service::{End, Service};
 use stop::StopSignals;
+use submissions::Submissions;
 pub use target::TargetError;
 use target::{TargetServer, TargetSpec};
 
@@ -119,7 +120,14 @@ async fn serve(
     let VolumeOrders { orders, name, iqn } = first;
     tracing::info!(name, iqn, size = %orders.size, replicas = orders.replicas.len(), "orders");
     let inbox = Rc::new(Inbox::default());
-    let engine = Engine::new(config(args), orders.clone(), control, Rc::clone(&inbox));
+    let submissions = Submissions::new(Rc::clone(&inbox), Rc::clone(reporter.held()));
+    let engine = Engine::new(
+        config(args),
+        orders.clone(),
+        control,
+        submissions,
+        Rc::clone(&inbox),
+    );
     let target = match args.listen {
         Some(listen) => {
             let spec = TargetSpec {

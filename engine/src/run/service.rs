@@ -19,7 +19,7 @@ use crate::mirror::event::{Event, StopReason};
 
 /// How long an engine that was told to end may take: its initiators log out, what is in flight
 /// drains, its replicas are closed. Below the agent's patience.
-pub(super) const STOP_LIMIT: Duration = Duration::from_secs(14);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// How an engine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

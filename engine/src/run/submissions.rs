@@ -4,24 +4,29 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use bytes::Bytes;
+
+use super::directory::HeldDirectory;
 use super::inbox::Inbox;
 use crate::iscsi::portal::{Completion, Volume};
 use crate::mirror::event::Event;
-use crate::volume::{Operation, OperationId, Outcome};
+use crate::volume::{Failure, Operation, OperationId, Outcome};
 
 /// The volume as the portal sees it. Operations are collected in the inbox, so that all that came
 /// with one wake-up goes to the replicas together.
 #[derive(Debug)]
 pub(super) struct Submissions {
     inbox: Rc<Inbox>,
+    held: Rc<HeldDirectory>,
     waiting: RefCell<BTreeMap<OperationId, Completion>>,
     last: Cell<u64>,
 }
 
 impl Submissions {
-    pub(super) fn new(inbox: Rc<Inbox>) -> Self {
+    pub(super) fn new(inbox: Rc<Inbox>, held: Rc<HeldDirectory>) -> Self {
         Self {
             inbox,
+            held,
             waiting: RefCell::default(),
             last: Cell::new(0),
         }
@@ -44,5 +49,17 @@ impl Volume for Submissions {
         self.last.set(id.0);
         self.waiting.borrow_mut().insert(id, completion);
         self.inbox.push(Event::Submit { id, operation });
+    }
+
+    /// A small file, synced on the engine's thread: reservations change when a cluster of
+    /// initiators does, not with I/O.
+    fn keep_reservations(&self, reservations: Bytes, completion: Completion) {
+        completion.complete(match self.held.store_reservations(&reservations) {
+            Ok(()) => Outcome::Done(Bytes::new()),
+            Err(error) => {
+                tracing::error!(%error, "the reservations cannot be kept");
+                Outcome::Failed(Failure::Unavailable)
+            }
+        });
     }
 }

@@ -25,8 +25,9 @@ const BIND_WAIT: Duration = Duration::from_secs(10);
 const BIND_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 128;
-/// How long initiators may take to log out when they are asked to.
-const LOGOUT_WAIT: Duration = Duration::from_secs(3);
+/// How long initiators may take to log out when they are asked to, and again what they left in
+/// flight to drain. With the mirror's own limit below [`super::service::STOP_LIMIT`].
+const LOGOUT_WAIT: Duration = Duration::from_secs(2);
 /// What INQUIRY tells as the product revision.
 const REVISION: [u8; 4] = *b"0001";
 
@@ -132,11 +133,11 @@ impl TargetServer {
             tracing::info!(%listen, "the target listens");
             listening.set(true);
             inbox.push(Event::Tick);
-            let reason = match portal.serve(listener).await {
-                Ok(()) => "it was stopped".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            TargetError::Ended { listen, reason }
+            portal.serve(listener).await;
+            TargetError::Ended {
+                listen,
+                reason: "it was stopped".to_owned(),
+            }
         }));
     }
 
