@@ -1,6 +1,12 @@
 //! A process that appends to the store is killed again and again: nothing that it was told is
 //! durable may be missing. The child is this test program itself, in the role below.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,12 +23,16 @@ fn key(number: u64) -> [u8; 8] {
 }
 
 fn value(number: u64) -> Vec<u8> {
-    number.to_le_bytes().repeat(1 + usize::try_from(number % 40).unwrap())
+    number
+        .to_le_bytes()
+        .repeat(1 + usize::try_from(number % 40).unwrap())
 }
 
 fn next_number(store: &dyn KvStore) -> u64 {
     let last = store.last_below(Tree::Log, &[0xff]).unwrap();
-    last.map_or(0, |(key, _)| u64::from_be_bytes(key.try_into().unwrap()) + 1)
+    last.map_or(0, |(key, _)| {
+        u64::from_be_bytes(key.try_into().unwrap()) + 1
+    })
 }
 
 #[test]
@@ -32,7 +42,9 @@ fn child_appends_until_it_is_killed() {
     let store = Arc::new(SledStore::open(directory.as_ref()).unwrap());
     let first = next_number(store.as_ref());
     let writer = Writer::start(store).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         for number in first.. {
             let mut batch = Batch::default();
@@ -46,7 +58,12 @@ fn child_appends_until_it_is_killed() {
 /// Runs the child, kills it after so many acknowledgements, and returns the last one.
 fn run_and_kill(directory: &std::path::Path, acknowledgements: u64) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "child_appends_until_it_is_killed", "--nocapture"])
+        .args([
+            "--ignored",
+            "--exact",
+            "child_appends_until_it_is_killed",
+            "--nocapture",
+        ])
         .env(DIRECTORY, directory)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -74,11 +91,18 @@ fn nothing_acknowledged_is_lost_under_kill_9() {
         let last = run_and_kill(directory.path(), ACKNOWLEDGED_BEFORE_KILL * round);
         let store = SledStore::open(directory.path()).unwrap();
         let found = next_number(&store);
-        assert!(found > last, "round {round}: {last} was acknowledged, found {found}");
+        assert!(
+            found > last,
+            "round {round}: {last} was acknowledged, found {found}"
+        );
         let mut expected = 0;
         let check = &mut |stored: &[u8], stored_value: &[u8]| {
             assert_eq!(stored, key(expected), "round {round}: a hole");
-            assert_eq!(stored_value, value(expected), "round {round}: record {expected}");
+            assert_eq!(
+                stored_value,
+                value(expected),
+                "round {round}: record {expected}"
+            );
             expected += 1;
             Scan::Continue
         };

@@ -1,5 +1,11 @@
 //! Opening stores that a kill or a failing disk has left in a bad state.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::fs;
 use std::path::Path;
 
@@ -30,7 +36,9 @@ fn count(directory: &Path) -> usize {
 fn a_torn_index_snapshot_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
     filled(directory.path());
-    let torn = directory.path().join("store/snap.0000000000001000.generating");
+    let torn = directory
+        .path()
+        .join("store/snap.0000000000001000.generating");
     fs::write(&torn, b"half of a snap").unwrap();
     assert_eq!(count(directory.path()), 200);
     assert!(!torn.exists());
@@ -40,7 +48,11 @@ fn a_torn_index_snapshot_is_deleted() {
 fn a_damaged_index_snapshot_is_moved_aside_and_rebuilt() {
     let directory = tempfile::tempdir().unwrap();
     filled(directory.path());
-    fs::write(directory.path().join("store/snap.00000000FFFFFFFF"), b"nonsense").unwrap();
+    fs::write(
+        directory.path().join("store/snap.00000000FFFFFFFF"),
+        b"nonsense",
+    )
+    .unwrap();
     assert_eq!(count(directory.path()), 200);
 }
 

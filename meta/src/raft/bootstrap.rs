@@ -170,7 +170,9 @@ pub(super) async fn agree_on_cluster_id<S: Replicated>(managers: Managers<S>) {
         let Leadership { is_leader, .. } = *leadership.borrow_and_update();
         if is_leader {
             // A second one, should the first answer be lost, changes nothing.
-            let proposed = managers.append(Proposal::Cluster(ClusterId::random())).await;
+            let proposed = managers
+                .append(Proposal::Cluster(ClusterId::random()))
+                .await;
             if let Err(error) = proposed {
                 tracing::debug!(%error, "the cluster's id is not agreed on yet");
                 sleep_until(Instant::now() + timing::CLUSTER_ID_RETRY).await;

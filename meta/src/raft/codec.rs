@@ -136,9 +136,7 @@ pub(crate) fn entry_in(entry: rpc::RaftEntry) -> Result<Entry, CodecError> {
         Payload::Blank(_) => EntryPayload::Blank,
         Payload::Command(bytes) => EntryPayload::Normal(Proposal::Command(bytes)),
         Payload::Membership(membership) => EntryPayload::Membership(membership_in(membership)),
-        Payload::ClusterId(text) => {
-            EntryPayload::Normal(Proposal::Cluster(cluster_id_in(&text)?))
-        }
+        Payload::ClusterId(text) => EntryPayload::Normal(Proposal::Cluster(cluster_id_in(&text)?)),
     };
     Ok(Entry { log_id, payload })
 }

@@ -42,7 +42,9 @@ impl From<RouteError> for tonic::Status {
 }
 
 fn hops(metadata: &MetadataMap) -> u32 {
-    let header = metadata.get(HOPS_HEADER).and_then(|hops| hops.to_str().ok());
+    let header = metadata
+        .get(HOPS_HEADER)
+        .and_then(|hops| hops.to_str().ok());
     header.map_or(0, |hops| hops.parse().unwrap_or(HOPS_MAX))
 }
 
@@ -105,8 +107,10 @@ mod tests {
             mark_forwarded(&received, &mut call);
             assert_eq!(hops(call.metadata()), passed);
         }
-        call.metadata_mut()
-            .insert(HOPS_HEADER, tonic::metadata::MetadataValue::from_static("x"));
+        call.metadata_mut().insert(
+            HOPS_HEADER,
+            tonic::metadata::MetadataValue::from_static("x"),
+        );
         assert_eq!(hops(call.metadata()), HOPS_MAX);
     }
 }

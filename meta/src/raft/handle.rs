@@ -178,11 +178,14 @@ impl<S: Replicated> Managers<S> {
     /// Adds the calls between managers to what a server serves.
     #[must_use]
     pub fn add_raft_service(&self, routes: Routes) -> Routes {
-        routes.add_service(RaftServer::new(RaftService {
-            id: self.inner.id.number(),
-            raft: self.inner.raft.clone(),
-            cluster: self.inner.shared.cluster.clone(),
-        }).max_decoding_message_size(timing::MESSAGE_BYTES_MAX))
+        routes.add_service(
+            RaftServer::new(RaftService {
+                id: self.inner.id.number(),
+                raft: self.inner.raft.clone(),
+                cluster: self.inner.shared.cluster.clone(),
+            })
+            .max_decoding_message_size(timing::MESSAGE_BYTES_MAX),
+        )
     }
 
     /// Returns when the group has failed on this manager, with the reason: the process has to end.
@@ -200,7 +203,10 @@ impl<S: Replicated> Managers<S> {
 
     /// Ends this manager's part in the group, within a bounded time.
     pub async fn shutdown(&self) {
-        if timeout(timing::SHUTDOWN, self.inner.raft.shutdown()).await.is_err() {
+        if timeout(timing::SHUTDOWN, self.inner.raft.shutdown())
+            .await
+            .is_err()
+        {
             tracing::warn!("the group's tasks did not end in time");
         }
     }

@@ -85,7 +85,13 @@ pub(super) fn status(id: ManagerId, metrics: &Metrics) -> Status {
         if id == metrics.id {
             return metrics.last_log_index;
         }
-        Some(replication.get(&id).copied().flatten().map_or(0, |id| id.index))
+        Some(
+            replication
+                .get(&id)
+                .copied()
+                .flatten()
+                .map_or(0, |id| id.index),
+        )
     };
     let voters: Vec<u64> = membership.voter_ids().collect();
     let members = membership.nodes().filter_map(|(&id, _)| {

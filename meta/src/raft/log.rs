@@ -132,7 +132,11 @@ impl LogStorage {
     pub(crate) fn open(store: Arc<dyn KvStore>, writer: Writer) -> Result<Self, LogError> {
         let ends = stored_ends(store.as_ref())?;
         if let Some(purged) = ends.last_purged_log_id {
-            for batch in deletions(store.as_ref(), 0, &entry_key(purged.index.saturating_add(1)))? {
+            for batch in deletions(
+                store.as_ref(),
+                0,
+                &entry_key(purged.index.saturating_add(1)),
+            )? {
                 store.write(Tree::Log, batch)?;
             }
         }
@@ -143,7 +147,12 @@ impl LogStorage {
         })
     }
 
-    async fn read(&self, from: u64, to: Vec<u8>, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
+    async fn read(
+        &self,
+        from: u64,
+        to: Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
         let store = self.store.clone();
         let read = move || read_entries(store.as_ref(), from, &to, bytes_max);
         match tokio::task::spawn_blocking(read).await {

@@ -50,6 +50,9 @@ pub(crate) enum MachineError {
     OtherSnapshot,
 }
 
+/// An entry that cannot be applied.
+struct Unapplied(LogId, CodecError);
+
 /// The cluster's id, once it is known.
 pub(crate) type ClusterCell = Arc<OnceLock<ClusterId>>;
 
@@ -185,13 +188,13 @@ impl<S: Replicated> Shared<S> {
     }
 
     /// Applies entries in memory; what they change is to be stored.
-    fn apply(&self, entries: Vec<Entry>) -> Result<(Vec<LogAnswer>, Batch), StorageIoError> {
+    fn apply(&self, entries: Vec<Entry>) -> Result<(Vec<LogAnswer>, Batch), Unapplied> {
         let mut applied = self.applied.write();
         let mut answers = Vec::with_capacity(entries.len());
         let mut batch = Batch::default();
         for entry in entries {
             let answer = self.apply_one(&mut applied, &entry, &mut batch);
-            answers.push(answer.map_err(|error| StorageIoError::apply(entry.log_id, &error))?);
+            answers.push(answer.map_err(|error| Unapplied(entry.log_id, error))?);
             applied.last = Some(entry.log_id);
         }
         put_position(&mut batch, applied.last, &applied.membership);
@@ -207,8 +210,7 @@ impl<S: Replicated> Shared<S> {
         match &entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
-                applied.membership =
-                    StoredMembership::new(Some(entry.log_id), membership.clone());
+                applied.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
             }
             EntryPayload::Normal(Proposal::Cluster(id)) => {
                 if self.cluster.set(*id).is_ok() {
@@ -335,9 +337,7 @@ fn snapshot_failed(error: impl std::error::Error + 'static) -> StorageError {
 impl<S: Replicated> RaftStateMachine<TypeConfig> for StateMachine<S> {
     type SnapshotBuilder = SnapshotBuilder;
 
-    async fn applied_state(
-        &mut self,
-    ) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
         Ok(self.shared.position())
     }
 
@@ -353,7 +353,9 @@ impl<S: Replicated> RaftStateMachine<TypeConfig> for StateMachine<S> {
             let Some(last) = group.last().map(|entry| entry.log_id) else {
                 return Ok(answers);
             };
-            let (group_answers, batch) = self.shared.apply(group)?;
+            let applied = self.shared.apply(group);
+            let (group_answers, batch) =
+                applied.map_err(|Unapplied(id, error)| StorageIoError::apply(id, &error))?;
             let written = self.writer.write(Tree::State, batch).await;
             written.map_err(|gone| StorageIoError::apply(last, &gone))?;
             self.shared.changed.send_replace(last.index);

@@ -62,11 +62,17 @@ impl RaftService {
         if start.length > SNAPSHOT_BYTES_MAX {
             return Err(Status::resource_exhausted("the snapshot is too large"));
         }
-        let file = *self.raft.begin_receiving_snapshot().await.map_err(stopped)?;
+        let file = *self
+            .raft
+            .begin_receiving_snapshot()
+            .await
+            .map_err(stopped)?;
         let mut offset = 0;
         while let Some(part) = parts.message().await? {
             let Some(Part::Data(bytes)) = part.part else {
-                return Err(Status::invalid_argument("a part of the snapshot has no data"));
+                return Err(Status::invalid_argument(
+                    "a part of the snapshot has no data",
+                ));
             };
             let next = offset + bytes.len() as u64;
             if next > start.length {
@@ -125,9 +131,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn append_in(
-    call: rpc::RaftAppend,
-) -> Result<AppendEntriesRequest<TypeConfig>, CodecError> {
+fn append_in(call: rpc::RaftAppend) -> Result<AppendEntriesRequest<TypeConfig>, CodecError> {
     let entries = call.entries.into_iter().map(codec::entry_in);
     Ok(AppendEntriesRequest {
         vote: codec::vote_of(call.vote, "append call")?,
@@ -216,7 +220,9 @@ impl Raft for RaftService {
         use rpc::raft_snapshot_part::Part;
         let mut parts = request.into_inner();
         let Some(Part::Start(mut start)) = parts.message().await?.and_then(|part| part.part) else {
-            return Err(Status::invalid_argument("the snapshot's stream has no start"));
+            return Err(Status::invalid_argument(
+                "the snapshot's stream has no start",
+            ));
         };
         self.check(start.route.take())?;
         let vote = codec::vote_of(start.vote, "snapshot call");

@@ -75,7 +75,14 @@ fn a_snapshot_file_keeps_its_bytes() {
     assert_eq!(found, expected);
 }
 
-const GOLDEN: &str = "";
+const GOLDEN: &str = "
+    414e4b534e415031 4f000000 cc127ad4
+    0a06 080210011809
+    1218 0a06080210011809 120e 0a030a0101 1207 0801 1203613a31
+    1a07 54322d4e312d39
+    2220 3030303030303030303030303030303030303030303030303030303030303037
+    2801
+    06000000 8176d843 0a016b 120176";
 
 #[test]
 fn an_interrupted_write_is_cleaned_up() {

@@ -64,8 +64,7 @@ pub async fn start<S: Replicated>(options: StartOptions) -> Result<Managers<S>, 
     let writer = Writer::start(store.clone()).map_err(StartError::in_part("log"))?;
     let log = LogStorage::open(store.clone(), writer.clone());
     let log = log.map_err(StartError::in_part("log"))?;
-    let machine =
-        StateMachine::<S>::open(store, writer, snapshots, newest, cluster.clone());
+    let machine = StateMachine::<S>::open(store, writer, snapshots, newest, cluster.clone());
     let machine = machine.map_err(StartError::in_part("state"))?;
     let shared = machine.shared();
     let channels = Channels::default();

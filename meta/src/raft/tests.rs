@@ -5,8 +5,8 @@ use ankole_proto::rpc::v1::{LogAnswer, LogCommand};
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::{StoreBuilder, Suite, log_id};
 use openraft::{EntryPayload, RaftSnapshotBuilder};
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::log::LogStorage;
 use super::machine::StateMachine;
@@ -42,7 +42,9 @@ impl Replicated for Texts {
 
     fn to_records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let records = self.0.iter();
-        records.map(|(key, value)| (key.clone(), value.clone())).collect()
+        records
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 }
 
@@ -104,7 +106,12 @@ fn an_applied_state_is_read_back_with_its_position() {
             log_id: log_id(1, 1, 3),
             payload: EntryPayload::Normal(Proposal::Cluster(ClusterId::from_bits(9))),
         };
-        let entries = [command(1, "a=1"), command(2, "b=2"), cluster, command(4, "a=")];
+        let entries = [
+            command(1, "a=1"),
+            command(2, "b=2"),
+            cluster,
+            command(4, "a="),
+        ];
         log.blocking_append(entries.clone()).await.unwrap();
         let answers = machine.apply(entries).await.unwrap();
         assert_eq!(answers.len(), 4);

@@ -49,7 +49,7 @@ pub(super) const CLUSTER_ID_RETRY: Duration = Duration::from_millis(500);
 pub(super) const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// openraft's settings.
-pub(super) fn config() -> Result<Config, ConfigError> {
+pub(super) fn config() -> Result<Config, Box<ConfigError>> {
     Config {
         cluster_name: "ankole".into(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -63,4 +63,5 @@ pub(super) fn config() -> Result<Config, ConfigError> {
         ..Config::default()
     }
     .validate()
+    .map_err(Box::new)
 }

@@ -172,7 +172,9 @@ impl KvStore for SledStore {
                 None => changes.remove(key),
             }
         }
-        self.tree(tree).apply_batch(changes).map_err(failed("write"))
+        self.tree(tree)
+            .apply_batch(changes)
+            .map_err(failed("write"))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
