@@ -17,7 +17,7 @@ pub mod sim;
 pub use local::LocalDisk;
 
 /// A directory that holds stores. Clones mean the same disk.
-pub trait Disk: Clone + Send + Sync + 'static {
+pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// An open file.
     type File: DiskFile;
 
@@ -50,7 +50,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// An open file. Clones mean the same file.
-pub trait DiskFile: Clone + Send + Sync + 'static {
+pub trait DiskFile: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// Fills `buffer` from `offset` on; less than all only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of the buffers, one behind the other, from `offset` on. After an error any part

@@ -1,1 +1,16 @@
-//! Placeholder: replaced by its owner.
+//! One layer: the blocks of a volume written in one interval, in three files; and the tree that
+//! the layers of a replica form.
+//!
+//! Owns the formats of `.img`, `.map` and `.sum` and the checksum of every block. Promises that a
+//! block that does not match its sum is never handed on (INV-13) and that a damaged map record is
+//! an error, never an older layer's data. Must not know epochs, engines or the order of syncs.
+
+mod blocks;
+mod files;
+mod record;
+mod tree;
+
+pub use blocks::BlockRun;
+pub use files::{LayerFiles, Lengths, Part, file_path};
+pub use record::{MapRecord, RECORD_BYTES, RecordError};
+pub use tree::{Tree, TreeShapeError};

@@ -8,34 +8,48 @@
 //! the caller serialises calls, and runs the slow part of a flush ([`FlushPlan::run`]) without
 //! holding the replica. The format is told in `docs/disk-format.md`.
 
-use ankole_proto::wire::body::{LayerLink, Memory};
-use ankole_proto::{Credential, Epoch, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize};
+use std::path::PathBuf;
+
+use ankole_proto::wire::body::LayerLink;
+use ankole_proto::{Credential, Sequence, VolumeSize};
 
 use crate::disk::Disk;
+use crate::layer::{Lengths, Tree};
 
+mod access;
+mod create;
+mod descriptor;
+mod fault;
+mod flush;
+mod index;
+mod load;
+mod memory;
+mod merge;
+mod offline;
+mod open;
+mod open_files;
+mod read;
+mod rebuild;
+mod recover;
 pub mod refusal;
-mod skeleton;
+mod settle;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod tree_change;
+mod unmap;
+mod vacated;
+mod write;
 
+pub use create::{CreateError, ReplicaSpec, create, destroy};
+pub use descriptor::{Stop, StoredState};
+pub use flush::FlushPlan;
+pub use load::LoadError;
+pub use offline::{Inspection, Verification, export, inspect, verify};
 pub use refusal::{
     ChecksumMismatch, DataError, LayerError, Medium, OpenError, Refusal, TreeError, Unusable,
     WorkError,
 };
-pub use skeleton::*;
-
-/// What a new replica is to be.
-#[derive(Debug, Clone)]
-pub struct ReplicaSpec {
-    /// Its id.
-    pub replica: ReplicaId,
-    /// Of which volume.
-    pub volume: VolumeId,
-    /// How large.
-    pub size: VolumeSize,
-    /// The empty head to begin with.
-    pub base_layer: LayerId,
-    /// What opens it.
-    pub credential: Credential,
-}
 
 /// Whether a replica can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +63,20 @@ pub enum State {
         /// Which file and why.
         reason: String,
     },
+}
+
+/// Whether an engine may use the replica now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    Open,
+    Closed,
+}
+
+/// Whether writes may take new space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Allocation {
+    Allowed,
+    Refused,
 }
 
 /// The place of a mutation in its engine's order, and what the engine says of those before.
@@ -76,7 +104,7 @@ pub struct LayerUsage {
 pub enum Progress<D: Disk> {
     /// There is nothing to do.
     Idle,
-    /// Call again; this many blocks were read or moved.
+    /// Call again; about this many blocks were read or moved.
     Working {
         /// Since the last call.
         blocks: u64,
@@ -85,5 +113,38 @@ pub enum Progress<D: Disk> {
     Sync(FlushPlan<D>),
 }
 
-#[allow(dead_code, reason = "used by the modules to come")]
-struct Unused(Memory, Epoch);
+/// A loaded replica.
+pub struct Replica<D: Disk> {
+    disk: D,
+    directory: PathBuf,
+    descriptor: descriptor::Descriptor,
+    credential: Credential,
+    tree: Tree,
+    size: VolumeSize,
+    lengths: Lengths,
+    state: State,
+    session: Session,
+    allocation: Allocation,
+    memory: memory::Recollection,
+    /// The present boot of the host; empty when it was not told.
+    boot: String,
+    index: index::Index,
+    files: open_files::OpenFiles<D>,
+    dirty: flush::Dirty,
+    vacated: vacated::Vacated,
+    merge: Option<merge::Merge>,
+    settle: Option<settle::Settle>,
+    resummed_blocks: u64,
+    /// Reused between calls: sums of a run.
+    sums: Vec<u8>,
+}
+
+impl<D: Disk> std::fmt::Debug for Replica<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica")
+            .field("id", &self.id())
+            .field("epoch", &self.epoch())
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

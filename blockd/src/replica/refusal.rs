@@ -60,6 +60,40 @@ pub struct ChecksumMismatch {
     pub block: BlockNumber,
 }
 
+/// Why blocks were not read or written: what the families below share.
+#[derive(Debug)]
+pub(crate) enum BlockError {
+    Medium(Medium),
+    Checksum(ChecksumMismatch),
+}
+
+impl From<Medium> for BlockError {
+    fn from(medium: Medium) -> Self {
+        Self::Medium(medium)
+    }
+}
+
+impl From<ChecksumMismatch> for BlockError {
+    fn from(mismatch: ChecksumMismatch) -> Self {
+        Self::Checksum(mismatch)
+    }
+}
+
+macro_rules! holds_block_errors {
+    ($($family:ident),*) => {$(
+        impl From<BlockError> for $family {
+            fn from(error: BlockError) -> Self {
+                match error {
+                    BlockError::Medium(medium) => Self::Medium(medium),
+                    BlockError::Checksum(mismatch) => Self::Checksum(mismatch),
+                }
+            }
+        }
+    )*};
+}
+
+holds_block_errors!(DataError, LayerError, WorkError);
+
 /// Why a replica was not opened or closed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -1,0 +1,116 @@
+//! Blocks of one layer's image and their checksums.
+
+use std::io::{self, IoSlice};
+
+use ankole_proto::{BLOCK_BYTES, BlockNumber};
+
+use super::files::LayerFiles;
+use crate::disk::{DiskFile, read_exact_at};
+
+const SUM_BYTES: usize = 4;
+const BLOCK: usize = BLOCK_BYTES as usize;
+
+/// Blocks of a layer, one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockRun {
+    /// The first.
+    pub first: BlockNumber,
+    /// How many.
+    pub count: u64,
+}
+
+impl BlockRun {
+    /// The place of its sums in the `.sum` file.
+    const fn sums_at(self) -> u64 {
+        self.first.raw() * SUM_BYTES as u64
+    }
+
+    /// The bytes that it takes.
+    pub const fn bytes(self) -> u64 {
+        self.count * BLOCK_BYTES
+    }
+
+    /// The block behind its last.
+    pub const fn end(self) -> u64 {
+        self.first.raw() + self.count
+    }
+}
+
+impl<F: DiskFile> LayerFiles<F> {
+    /// Reads the blocks of a run and compares them with their sums; gives those that differ to
+    /// `mismatch` with their bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the system said, or `mismatch`.
+    pub fn read_run<E: From<io::Error>>(
+        &self,
+        run: BlockRun,
+        buffer: &mut [u8],
+        scratch: &mut Vec<u8>,
+        mut mismatch: impl FnMut(BlockNumber, u32) -> Result<(), E>,
+    ) -> Result<(), E> {
+        assert_eq!(buffer.len() as u64, run.bytes(), "{run:?}");
+        read_exact_at(&self.image, buffer, run.first.offset())?;
+        scratch.clear();
+        scratch.resize(buffer.len() / BLOCK * SUM_BYTES, 0);
+        read_exact_at(&self.sums, scratch, run.sums_at())?;
+        let blocks = buffer
+            .chunks_exact(BLOCK)
+            .zip(scratch.chunks_exact(SUM_BYTES));
+        for (number, (block, stated)) in (run.first.raw()..).zip(blocks) {
+            let sum = crc32c::crc32c(block);
+            if sum.to_le_bytes() != stated {
+                mismatch(BlockNumber::from_raw(number), sum)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes whole blocks: `buffers` to the image, then their sums.
+    ///
+    /// # Errors
+    ///
+    /// What the system said; then any part may have been written.
+    pub fn write_run(
+        &self,
+        first: BlockNumber,
+        buffers: &[IoSlice<'_>],
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        scratch.clear();
+        for buffer in buffers {
+            for block in buffer.chunks_exact(BLOCK) {
+                scratch.extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
+            }
+        }
+        self.image.write_at(buffers, first.offset())?;
+        let sums_at = first.raw() * SUM_BYTES as u64;
+        self.sums.write_at(&[IoSlice::new(scratch)], sums_at)
+    }
+
+    /// Sets the sum of one block.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn write_sum(&self, block: BlockNumber, sum: u32) -> io::Result<()> {
+        let at = block.raw() * SUM_BYTES as u64;
+        self.sums.write_at(&[IoSlice::new(&sum.to_le_bytes())], at)
+    }
+
+    /// Makes the sums of a run those of what the image holds. After a write that failed half-way.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn resum_run(&self, run: BlockRun) -> io::Result<()> {
+        let mut block = [0; BLOCK];
+        for number in run.first.raw()..run.end() {
+            let number = BlockNumber::from_raw(number);
+            read_exact_at(&self.image, &mut block, number.offset())?;
+            self.write_sum(number, crc32c::crc32c(&block))?;
+        }
+        Ok(())
+    }
+}

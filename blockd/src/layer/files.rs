@@ -1,0 +1,228 @@
+//! The three files of a layer.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+
+use ankole_proto::geometry::CHUNK_BLOCKS;
+use ankole_proto::{BLOCK_BYTES, ChunkNumber, LayerId, VolumeSize};
+
+use super::record::{MapRecord, RECORD_BYTES, RecordError};
+use crate::disk::{Disk, DiskFile, read_exact_at};
+
+/// How much of a map is read at once when a replica is loaded: 256 chunks.
+const MAP_READ_BYTES: u64 = 64 << 10;
+
+/// One of the files of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// `.img`
+    Image,
+    /// `.map`
+    Map,
+    /// `.sum`
+    Sums,
+}
+
+impl Part {
+    /// All, in the order in which they are written.
+    pub const ALL: [Self; 3] = [Self::Image, Self::Sums, Self::Map];
+
+    /// The end of the file's name.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Image => "img",
+            Self::Map => "map",
+            Self::Sums => "sum",
+        }
+    }
+}
+
+/// Where a file of a layer stands, below the directory of the replica.
+pub fn file_path(directory: &Path, layer: LayerId, part: Part) -> PathBuf {
+    directory
+        .join("layers")
+        .join(format!("{layer}.{}", part.extension()))
+}
+
+/// How long the files of a volume's layers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    size: VolumeSize,
+}
+
+impl Lengths {
+    /// Of the layers of a volume of this size.
+    pub const fn of(size: VolumeSize) -> Self {
+        Self { size }
+    }
+
+    /// Of one file, in bytes.
+    pub const fn bytes(self, part: Part) -> u64 {
+        match part {
+            Part::Image => self.size.bytes(),
+            Part::Map => self.size.chunks() * RECORD_BYTES as u64,
+            Part::Sums => self.size.blocks() * 4,
+        }
+    }
+}
+
+/// The open files of one layer.
+#[derive(Debug, Clone)]
+pub struct LayerFiles<F> {
+    /// Whose.
+    pub layer: LayerId,
+    /// Block data, each block at its volume offset.
+    pub image: F,
+    /// One record for each chunk.
+    pub map: F,
+    /// CRC32C of each present block, at four times its number.
+    pub sums: F,
+}
+
+impl<F: DiskFile> LayerFiles<F> {
+    /// Creates the files of an empty layer; durable once the directory has been synced.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn create<D: Disk<File = F>>(
+        disk: &D,
+        directory: &Path,
+        layer: LayerId,
+        lengths: Lengths,
+    ) -> io::Result<Self> {
+        let create = |part| -> io::Result<F> {
+            let file = disk.create(&file_path(directory, layer, part))?;
+            file.set_len(lengths.bytes(part))?;
+            file.sync()?;
+            Ok(file)
+        };
+        Ok(Self {
+            layer,
+            image: create(Part::Image)?,
+            map: create(Part::Map)?,
+            sums: create(Part::Sums)?,
+        })
+    }
+
+    /// Opens the files of a layer and checks their lengths.
+    ///
+    /// # Errors
+    ///
+    /// The file at fault, and `InvalidData` for a wrong length.
+    pub fn open<D: Disk<File = F>>(
+        disk: &D,
+        directory: &Path,
+        layer: LayerId,
+        lengths: Lengths,
+    ) -> Result<Self, (Part, io::Error)> {
+        let open = |part| -> Result<F, (Part, io::Error)> {
+            let check = || -> io::Result<F> {
+                let file = disk.open(&file_path(directory, layer, part))?;
+                let (found, wanted) = (file.len()?, lengths.bytes(part));
+                if found == wanted {
+                    return Ok(file);
+                }
+                let reason = format!("{found} bytes long instead of {wanted}");
+                Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+            };
+            check().map_err(|error| (part, error))
+        };
+        Ok(Self {
+            layer,
+            image: open(Part::Image)?,
+            map: open(Part::Map)?,
+            sums: open(Part::Sums)?,
+        })
+    }
+
+    /// The file.
+    pub const fn part(&self, part: Part) -> &F {
+        match part {
+            Part::Image => &self.image,
+            Part::Map => &self.map,
+            Part::Sums => &self.sums,
+        }
+    }
+
+    /// Reads the map record of a chunk.
+    ///
+    /// # Errors
+    ///
+    /// What the system said, or that the record is damaged.
+    pub fn read_record(&self, chunk: ChunkNumber) -> io::Result<Result<MapRecord, RecordError>> {
+        let mut bytes = [0; RECORD_BYTES];
+        read_exact_at(&self.map, &mut bytes, chunk.raw() * RECORD_BYTES as u64)?;
+        Ok(MapRecord::decode(&bytes, self.layer, chunk))
+    }
+
+    /// Writes the map record of a chunk.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn write_record(&self, chunk: ChunkNumber, record: &MapRecord) -> io::Result<()> {
+        let bytes = record.encode(self.layer, chunk);
+        let offset = chunk.raw() * RECORD_BYTES as u64;
+        self.map.write_at(&[IoSlice::new(&bytes)], offset)
+    }
+
+    /// Hands every record that is not empty to `take`, in order, skipping what is a hole.
+    ///
+    /// # Errors
+    ///
+    /// What the system said; the first damaged record.
+    pub fn each_record<E: From<io::Error>>(
+        &self,
+        damaged: impl Fn(ChunkNumber, RecordError) -> E,
+        mut take: impl FnMut(ChunkNumber, MapRecord) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = self.map.len()?;
+        let mut at = 0;
+        let mut buffer = Vec::new();
+        while let Some(data) = self.map.next_data(at)? {
+            let record = RECORD_BYTES as u64;
+            at = data.start - data.start % record;
+            let stop = data.end.next_multiple_of(record).min(end);
+            while at < stop {
+                let bytes = (stop - at).min(MAP_READ_BYTES);
+                buffer.resize(usize::try_from(bytes).unwrap_or_default(), 0);
+                read_exact_at(&self.map, &mut buffer, at)?;
+                for (index, bytes) in (0..).zip(buffer.chunks(RECORD_BYTES)) {
+                    let chunk = ChunkNumber::from_raw(at / record + index);
+                    let record = MapRecord::decode(bytes, self.layer, chunk)
+                        .map_err(|error| damaged(chunk, error))?;
+                    if !record.is_empty() {
+                        take(chunk, record)?;
+                    }
+                }
+                at += bytes;
+            }
+            if at >= end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ranges of blocks of the image that hold data (not holes), each cut at chunk borders.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn allocated(&self) -> io::Result<Vec<std::ops::Range<u64>>> {
+        let chunk = CHUNK_BLOCKS;
+        let mut out: Vec<std::ops::Range<u64>> = Vec::new();
+        let mut at = 0;
+        while let Some(data) = self.image.next_data(at)? {
+            let (mut start, end) = (data.start / BLOCK_BYTES, data.end.div_ceil(BLOCK_BYTES));
+            while start < end {
+                let cut = (start - start % chunk + chunk).min(end);
+                out.push(start..cut);
+                start = cut;
+            }
+            at = data.end.max(at + 1);
+        }
+        Ok(out)
+    }
+}

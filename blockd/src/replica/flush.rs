@@ -1,0 +1,239 @@
+//! Making things durable. A flush is planned and finished under the caller's lock and runs without
+//! it; what it covers is what was done before it was planned (INV-5).
+
+use std::io;
+
+use ankole_proto::{BLOCK_BYTES, Epoch, LayerId};
+
+use super::Replica;
+use super::fault::is_full;
+use super::refusal::{DataError, Medium, Unusable};
+use crate::disk::{Disk, DiskFile};
+
+/// What of the head has changed and what of that is durable.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// Counts changes of the image.
+    pub(super) data_changes: u64,
+    data_synced: u64,
+    /// Counts changes of the map.
+    pub(super) map_changes: u64,
+    pub(super) map_synced: u64,
+    /// The map change that the last plan covers.
+    pub(super) map_planned: u64,
+    /// Counts plans.
+    pub(super) plans: u64,
+    /// Counts changes of the sums.
+    pub(super) sum_changes: u64,
+    sums_synced: u64,
+}
+
+impl Dirty {
+    /// Of another head, after this many plans.
+    pub(super) fn after(plans: u64) -> Self {
+        Self {
+            plans,
+            ..Self::default()
+        }
+    }
+
+    /// Everything is durable.
+    fn all_synced(&mut self) {
+        self.data_synced = self.data_changes;
+        self.map_synced = self.map_changes;
+        self.sums_synced = self.sum_changes;
+    }
+}
+
+/// What a plan's end means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Flush,
+    Merge,
+}
+
+/// Files to be synced, and what that covers. Owns handles only: run it without the replica.
+#[derive(Debug)]
+pub struct FlushPlan<D: Disk> {
+    purpose: Purpose,
+    number: u64,
+    head: LayerId,
+    files: Vec<D::File>,
+    data_changes: u64,
+    map_changes: u64,
+    sum_changes: Option<u64>,
+}
+
+impl<D: Disk> FlushPlan<D> {
+    /// Syncs. Takes milliseconds: not under the replica's lock.
+    ///
+    /// # Errors
+    ///
+    /// What the system said; pass it to [`Replica::finish_flush`] either way.
+    pub fn run(&self) -> io::Result<()> {
+        self.files.iter().try_for_each(DiskFile::sync)
+    }
+
+    /// Its number in the order of plans.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether there is nothing to sync: it may be finished at once.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+}
+
+impl<D: Disk> Replica<D> {
+    /// What has to be synced for a flush of everything done until now.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`].
+    pub fn plan_flush(&mut self, epoch: Epoch) -> Result<FlushPlan<D>, Unusable> {
+        self.admit(epoch)?;
+        Ok(self.plan())
+    }
+
+    fn plan(&mut self) -> FlushPlan<D> {
+        let dirty = &mut self.dirty;
+        let files = self.files.head();
+        dirty.plans += 1;
+        dirty.map_planned = dirty.map_changes;
+        let mut plan = FlushPlan {
+            purpose: Purpose::Flush,
+            number: dirty.plans,
+            head: files.layer,
+            files: Vec::with_capacity(2),
+            data_changes: dirty.data_changes,
+            map_changes: dirty.map_changes,
+            sum_changes: None,
+        };
+        if dirty.data_changes > dirty.data_synced {
+            plan.files.push(files.image.clone());
+        }
+        if dirty.map_changes > dirty.map_synced {
+            plan.files.push(files.map.clone());
+        }
+        plan
+    }
+
+    /// What background writeback should sync, checksums included; `None` when nothing is dirty.
+    pub fn plan_writeback(&mut self) -> Option<FlushPlan<D>> {
+        self.check_sound().ok()?;
+        let mut plan = self.plan();
+        if self.dirty.sum_changes > self.dirty.sums_synced {
+            plan.files.push(self.files.head().sums.clone());
+            plan.sum_changes = Some(self.dirty.sum_changes);
+        }
+        (!plan.files.is_empty()).then_some(plan)
+    }
+
+    /// The sync that a merge waits for.
+    pub(super) fn plan_merge(&mut self, files: Vec<D::File>) -> FlushPlan<D> {
+        FlushPlan {
+            purpose: Purpose::Merge,
+            files,
+            ..self.plan()
+        }
+    }
+
+    /// Takes the result of a plan's run. A failed sync faults the replica for good (INV-10).
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`]: the flush must not be acknowledged.
+    pub fn finish_flush(
+        &mut self,
+        plan: FlushPlan<D>,
+        result: io::Result<()>,
+    ) -> Result<(), DataError> {
+        self.check_sound()?;
+        if let Err(error) = result {
+            return Err(self.failed_for_good("a sync", error).into());
+        }
+        if plan.purpose == Purpose::Merge {
+            if let Some(merge) = &mut self.merge {
+                merge.synced(plan.number);
+            }
+            return Ok(());
+        }
+        if plan.head != self.tree.head() {
+            // It was sealed meanwhile, and synced for that.
+            return Ok(());
+        }
+        let dirty = &mut self.dirty;
+        if plan.data_changes > dirty.data_synced {
+            dirty.data_synced = plan.data_changes;
+            self.vacated.image_synced(plan.number);
+        }
+        dirty.map_synced = dirty.map_synced.max(plan.map_changes);
+        if let Some(changes) = plan.sum_changes {
+            dirty.sums_synced = dirty.sums_synced.max(changes);
+        }
+        Ok(self.punch_hidden()?)
+    }
+
+    /// Flushes under the lock.
+    pub(super) fn flush_now(&mut self) -> Result<(), DataError> {
+        let plan = self.plan();
+        let result = plan.run();
+        self.finish_flush(plan, result)
+    }
+
+    /// Gives back the space of what is durably hidden.
+    fn punch_hidden(&mut self) -> Result<(), Medium> {
+        if !self.vacated.has_hidden() {
+            return Ok(());
+        }
+        for range in self.vacated.punchable(self.dirty.map_synced) {
+            let bytes = range.start * BLOCK_BYTES..range.end * BLOCK_BYTES;
+            match self.files.head().image.punch_hole(bytes) {
+                Ok(()) => self.vacated.punched(range, self.dirty.plans),
+                // Splitting an extent takes space too: it is tried again after the next flush.
+                Err(error) if is_full(&error) => {}
+                Err(error) => return Err(self.failed("punching a hole", error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes vacated places safe to be written: what is durably hidden is punched, durably.
+    pub(super) fn settle_places(&mut self) -> Result<(), Medium> {
+        self.punch_hidden()?;
+        self.dirty.plans += 1;
+        let (number, changes) = (self.dirty.plans, self.dirty.data_changes);
+        if let Err(error) = self.files.head().image.sync() {
+            return Err(self.failed_for_good("a sync", error));
+        }
+        self.dirty.data_synced = changes;
+        self.vacated.image_synced(number);
+        Ok(())
+    }
+
+    /// Makes all of the head durable, sums and holes too.
+    pub(super) fn sync_head(&mut self) -> Result<(), Medium> {
+        let files = self.files.head().clone();
+        let sync = |files: &[&D::File]| files.iter().try_for_each(|file| file.sync());
+        if let Err(error) = sync(&[&files.sums, &files.image, &files.map]) {
+            return Err(self.failed_for_good("a sync", error));
+        }
+        self.dirty.all_synced();
+        if !self.vacated.is_empty() {
+            self.settle_places()?;
+        }
+        Ok(())
+    }
+
+    /// Makes all of a sealed layer durable.
+    pub(super) fn sync_sealed(&mut self, layer: LayerId) -> Result<(), Medium> {
+        let synced = match self.files.of(&self.disk, layer) {
+            Ok(files) => [&files.sums, &files.image, &files.map]
+                .into_iter()
+                .try_for_each(DiskFile::sync),
+            Err(error) => Err(error),
+        };
+        synced.map_err(|error| self.failed_for_good("a sync", error))
+    }
+}

@@ -1,0 +1,248 @@
+//! From the files to a replica in memory: `replica.json` and the maps are read, nothing else.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ankole_proto::{ChunkNumber, LayerId};
+
+use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Stop, StoredState};
+use super::flush::Dirty;
+use super::index::Index;
+use super::memory::Recollection;
+use super::open_files::OpenFiles;
+use super::recover::recover_layer;
+use super::vacated::Vacated;
+use super::{Allocation, Replica, Session, State};
+use crate::disk::{Disk, DiskFile};
+use crate::layer::{LayerFiles, Lengths, Part, Tree, file_path};
+
+/// Why a replica was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file is missing, damaged or not ours.
+    #[error("{file}: {reason}; delete this replica and let it be rebuilt from a peer")]
+    BadFile {
+        /// Which file, from the root of the disk.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk failed.
+    #[error("{file}: {source}; check the disk")]
+    Io {
+        /// Which file, from the root of the disk.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It failed before, and stays failed (INV-10).
+    #[error("{reason}; delete this replica and let it be rebuilt from a peer")]
+    Faulted {
+        /// What happened then.
+        reason: String,
+    },
+}
+
+/// Why a map was not read to its end.
+#[derive(Debug)]
+pub(super) enum ScanError {
+    Io(io::Error),
+    Damaged(ChunkNumber),
+}
+
+impl From<io::Error> for ScanError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Puts a layer's map on the index, if it is in the head's chain, and counts its blocks.
+pub(super) fn scan_layer<F: DiskFile>(
+    files: &LayerFiles<F>,
+    index: &mut Index,
+    in_chain: bool,
+) -> Result<(), ScanError> {
+    let slot = index.add_layer(files.layer);
+    let mut present = 0;
+    files.each_record(
+        |chunk, _| ScanError::Damaged(chunk),
+        |chunk, record| {
+            present += record.present.count() as u64;
+            if in_chain {
+                index.overlay(slot, chunk, &record);
+            }
+            Ok(())
+        },
+    )?;
+    let before = index.present_blocks(files.layer);
+    index.count(files.layer, before, present);
+    Ok(())
+}
+
+fn file_error(path: &Path, error: io::Error) -> LoadError {
+    let file = path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            LoadError::BadFile {
+                file,
+                reason: error.to_string(),
+            }
+        }
+        _ => LoadError::Io {
+            file,
+            source: error,
+        },
+    }
+}
+
+pub(super) fn scan_error(directory: &Path, layer: LayerId, error: ScanError) -> LoadError {
+    let path = file_path(directory, layer, Part::Map);
+    match error {
+        ScanError::Io(error) => file_error(&path, error),
+        ScanError::Damaged(chunk) => LoadError::BadFile {
+            file: path.display().to_string(),
+            reason: format!("the record of chunk {} is damaged", chunk.raw()),
+        },
+    }
+}
+
+pub(super) fn read_descriptor<D: Disk>(
+    disk: &D,
+    directory: &Path,
+) -> Result<Descriptor, LoadError> {
+    let path = directory.join(FILE_NAME);
+    let bytes = disk
+        .read_file(&path, BYTES_MAX)
+        .map_err(|error| file_error(&path, error))?;
+    Descriptor::decode(&bytes).map_err(|error| LoadError::BadFile {
+        file: path.display().to_string(),
+        reason: error.to_string(),
+    })
+}
+
+pub(super) fn open_layer<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    layer: LayerId,
+    lengths: Lengths,
+) -> Result<LayerFiles<D::File>, LoadError> {
+    LayerFiles::open(disk, directory, layer, lengths)
+        .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error))
+}
+
+/// Removes files of layers that are not in the tree: a stop fell before or after they were.
+fn remove_strays<D: Disk>(disk: &D, directory: &Path, tree: &Tree) -> Result<(), LoadError> {
+    let layers = directory.join("layers");
+    let names = disk
+        .list(&layers)
+        .map_err(|error| file_error(&layers, error))?;
+    for name in names {
+        let of_layer = name.split_once('.').and_then(|(id, end)| {
+            let ours = Part::ALL.iter().any(|part| part.extension() == end);
+            id.parse::<LayerId>().ok().filter(|_| ours)
+        });
+        if of_layer.is_some_and(|layer| !tree.contains(layer)) {
+            let path = layers.join(name);
+            disk.remove_file(&path)
+                .map_err(|error| file_error(&path, error))?;
+        }
+    }
+    Ok(())
+}
+
+impl<D: Disk> Replica<D> {
+    /// Loads the replica in `directory`; after an unclean stop, repairs what it may have left.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]: report the replica as faulted with this message.
+    pub fn load(disk: &D, directory: &Path) -> Result<Self, LoadError> {
+        let descriptor = read_descriptor(disk, directory)?;
+        let bad = |reason: String| LoadError::BadFile {
+            file: directory.join(FILE_NAME).display().to_string(),
+            reason,
+        };
+        let tree = descriptor.tree().map_err(|error| bad(error.to_string()))?;
+        let credential = descriptor
+            .credential()
+            .map_err(|error| bad(error.to_string()))?;
+        let state = match &descriptor.state {
+            StoredState::Ready => State::Ready,
+            StoredState::Rebuilding => State::Rebuilding,
+            StoredState::Faulted { reason } => {
+                return Err(LoadError::Faulted {
+                    reason: reason.clone(),
+                });
+            }
+        };
+        remove_strays(disk, directory, &tree)?;
+        let (index, head) = read_layers(disk, directory, &descriptor, &tree)?;
+        let (size, lengths) = (descriptor.size, Lengths::of(descriptor.size));
+        let mut replica = Self {
+            disk: disk.clone(),
+            directory: PathBuf::from(directory),
+            memory: Recollection::loaded(descriptor.stop == Stop::Clean),
+            files: OpenFiles::new(PathBuf::from(directory), lengths, head),
+            descriptor,
+            credential,
+            boot: String::new(),
+            tree,
+            size,
+            lengths,
+            state,
+            session: Session::Closed,
+            allocation: Allocation::Allowed,
+            index,
+            dirty: Dirty::default(),
+            vacated: Vacated::default(),
+            merge: None,
+            settle: None,
+            resummed_blocks: 0,
+            sums: Vec::new(),
+        };
+        replica.mark_unsettled().map_err(|error| LoadError::Io {
+            file: directory.join(FILE_NAME).display().to_string(),
+            source: io::Error::other(error),
+        })?;
+        Ok(replica)
+    }
+
+    /// After an unclean stop the head's blocks may lack their sums, until [`Self::settle_step`]
+    /// has been over them.
+    fn mark_unsettled(&mut self) -> Result<(), super::Medium> {
+        if self.descriptor.stop == Stop::Clean {
+            return Ok(());
+        }
+        let mut next = self.descriptor.clone();
+        if let Some(head) = next.layer_mut(next.head) {
+            head.unsettled = true;
+        }
+        self.commit(next)
+    }
+}
+
+/// Repairs and reads every layer, base first; the index and the head's files.
+fn read_layers<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    descriptor: &Descriptor,
+    tree: &Tree,
+) -> Result<(Index, LayerFiles<D::File>), LoadError> {
+    let lengths = Lengths::of(descriptor.size);
+    let mut index = Index::empty(descriptor.size);
+    let chain = tree.chain();
+    let branches = tree.layers().filter(|layer| !chain.contains(layer));
+    for layer in branches.chain(chain.iter().rev().copied()) {
+        let files = open_layer(disk, directory, layer, lengths)?;
+        let is_head = layer == tree.head();
+        let in_doubt = is_head || descriptor.state == StoredState::Rebuilding;
+        if in_doubt && descriptor.stop == Stop::Unclean {
+            recover_layer(&files, descriptor.size)
+                .map_err(|error| scan_error(directory, layer, error))?;
+        }
+        scan_layer(&files, &mut index, chain.contains(&layer))
+            .map_err(|error| scan_error(directory, layer, error))?;
+    }
+    let head = open_layer(disk, directory, tree.head(), lengths)?;
+    Ok((index, head))
+}

@@ -1,0 +1,268 @@
+//! Removing a sealed layer: its blocks that the next newer layer lacks move into that layer, chunk
+//! by chunk, while I/O goes on; then it leaves the tree.
+//!
+//! A step copies blocks, the caller syncs them, the next step marks them present in the target
+//! (never before their data is durable), and once all is marked and durable the layer goes. Until
+//! then both layers hold the block, so a stop at any point loses nothing, and the merge begins
+//! again from the first chunk, where it finds its work done. A layer without children is dropped;
+//! one with several waits.
+
+use std::collections::BTreeMap;
+
+use ankole_proto::{ChunkNumber, LayerId};
+
+use super::rebuild::present_runs;
+use super::refusal::{BlockError, Medium, WorkError};
+use super::{Progress, Replica, State};
+use crate::disk::Disk;
+use crate::layer::MapRecord;
+
+use super::read::{BLOCK, as_index};
+
+/// The most chunks whose maps one step looks at: bounds the time of a step over empty space.
+const CHUNKS_PER_STEP_MAX: u64 = 1024;
+
+/// What a merge waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Nothing,
+    /// For the sync with this number.
+    Sync(u64),
+}
+
+/// How far a merge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Copying,
+    /// Everything is marked; the sync that is waited for is the last.
+    Finishing,
+}
+
+/// A layer on its way into the next newer one.
+#[derive(Debug)]
+pub(super) struct Merge {
+    source: LayerId,
+    target: LayerId,
+    next_chunk: u64,
+    /// Copied and not yet marked in the target.
+    copied: BTreeMap<ChunkNumber, MapRecord>,
+    wait: Wait,
+    stage: Stage,
+}
+
+impl Merge {
+    /// A sync has succeeded.
+    pub(super) fn synced(&mut self, number: u64) {
+        if self.wait == Wait::Sync(number) {
+            self.wait = Wait::Nothing;
+        }
+    }
+
+    /// Whether places of a chunk of `layer` hold copies that its map does not count yet.
+    pub(super) fn has_copied(&self, layer: LayerId, chunk: ChunkNumber) -> bool {
+        self.target == layer && self.copied.contains_key(&chunk)
+    }
+}
+
+impl<D: Disk> Replica<D> {
+    /// Moves at most about `budget_blocks` blocks of a layer that is to go away.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkError`].
+    pub fn merge_step(&mut self, budget_blocks: u64) -> Result<Progress<D>, WorkError> {
+        self.check_sound()?;
+        if self.state == State::Rebuilding {
+            return Ok(Progress::Idle);
+        }
+        let Some(merge) = &self.merge else {
+            return self.begin_merge();
+        };
+        let (wait, stage, source) = (merge.wait, merge.stage, merge.source);
+        if let Wait::Sync(_) = wait {
+            return self.sync_merge(stage);
+        }
+        if stage == Stage::Finishing {
+            self.commit_tree(self.tree.without(source))?;
+            self.merge = None;
+            self.remove_files(source);
+            return Ok(Progress::Working { blocks: 0 });
+        }
+        self.mark_copied()?;
+        let (blocks, at_end) = self.copy_chunks(budget_blocks)?;
+        let has_copied = self
+            .merge
+            .as_ref()
+            .is_some_and(|merge| !merge.copied.is_empty());
+        if has_copied {
+            self.sync_merge(Stage::Copying)
+        } else if at_end {
+            self.sync_merge(Stage::Finishing)
+        } else {
+            Ok(Progress::Working { blocks })
+        }
+    }
+
+    /// Finds a layer that can go now.
+    fn begin_merge(&mut self) -> Result<Progress<D>, WorkError> {
+        let removing: Vec<LayerId> = self
+            .descriptor
+            .layers
+            .iter()
+            .filter(|layer| layer.removing)
+            .map(|layer| layer.id)
+            .collect();
+        for source in removing {
+            let children: Vec<LayerId> = self.tree.children(source).take(2).collect();
+            match children.as_slice() {
+                [] => {
+                    self.commit_tree(self.tree.without(source))?;
+                    self.remove_files(source);
+                    return Ok(Progress::Working { blocks: 0 });
+                }
+                [target] => {
+                    self.merge = Some(Merge {
+                        source,
+                        target: *target,
+                        next_chunk: 0,
+                        copied: BTreeMap::new(),
+                        wait: Wait::Nothing,
+                        stage: Stage::Copying,
+                    });
+                    return Ok(Progress::Working { blocks: 0 });
+                }
+                _ => {}
+            }
+        }
+        Ok(Progress::Idle)
+    }
+
+    /// Asks for the sync that the merge has to wait for.
+    fn sync_merge(&mut self, stage: Stage) -> Result<Progress<D>, WorkError> {
+        let Some(target) = self.merge.as_ref().map(|merge| merge.target) else {
+            return Ok(Progress::Idle);
+        };
+        let files = match self.files.of(&self.disk, target) {
+            Ok(files) => files.clone(),
+            Err(error) => return Err(self.failed("opening a layer", error).into()),
+        };
+        let plan = self.plan_merge(vec![files.image, files.sums, files.map]);
+        if let Some(merge) = &mut self.merge {
+            merge.wait = Wait::Sync(plan.number());
+            merge.stage = stage;
+        }
+        Ok(Progress::Sync(plan))
+    }
+
+    /// Copies chunk after chunk; how many blocks, and whether the last chunk is behind.
+    fn copy_chunks(&mut self, budget_blocks: u64) -> Result<(u64, bool), WorkError> {
+        let chunks = self.size.chunks();
+        let mut blocks = 0;
+        for _ in 0..CHUNKS_PER_STEP_MAX {
+            let Some(merge) = &self.merge else { break };
+            let (source, target, chunk) = (merge.source, merge.target, merge.next_chunk);
+            if chunk >= chunks {
+                return Ok((blocks, true));
+            }
+            if blocks >= budget_blocks {
+                break;
+            }
+            let chunk = ChunkNumber::from_raw(chunk);
+            let moved = self.copy_chunk(source, target, chunk)?;
+            blocks += moved.present.count() as u64;
+            if let Some(merge) = &mut self.merge {
+                merge.next_chunk += 1;
+                if !moved.is_empty() {
+                    merge.copied.insert(chunk, moved);
+                }
+            }
+        }
+        Ok((blocks, false))
+    }
+
+    /// Copies what the target does not decide; what it is to be told.
+    fn copy_chunk(
+        &mut self,
+        source: LayerId,
+        target: LayerId,
+        chunk: ChunkNumber,
+    ) -> Result<MapRecord, BlockError> {
+        let from = self.record(source, chunk)?;
+        if from.is_empty() {
+            return Ok(from);
+        }
+        let to = self.record(target, chunk)?;
+        let moved = undecided(&from, &to);
+        let extent = chunk.extent_in(self.size);
+        let mut data = Vec::new();
+        for run in present_runs(&moved.present, extent) {
+            data.clear();
+            data.resize(as_index(run.bytes()), 0);
+            self.read_layer_run(source, run, &mut data)?;
+            let written = match self.files.of(&self.disk, target) {
+                Ok(files) => {
+                    let buffer = std::io::IoSlice::new(&data);
+                    files.write_run(run.first, &[buffer], &mut self.sums)
+                }
+                Err(error) => Err(error),
+            };
+            if target == self.tree.head() {
+                self.dirty.data_changes += 1;
+                self.dirty.sum_changes += 1;
+                self.vacated.reuse(&(run.first.raw()..run.end()));
+            }
+            written.map_err(|error| self.failed("merging blocks", error))?;
+        }
+        debug_assert!(data.len() <= 512 * BLOCK);
+        Ok(moved)
+    }
+
+    /// Tells the target's map of what was copied and is durable now.
+    fn mark_copied(&mut self) -> Result<(), Medium> {
+        let Some(merge) = &mut self.merge else {
+            return Ok(());
+        };
+        let (source, target) = (merge.source, merge.target);
+        let copied = std::mem::take(&mut merge.copied);
+        for (chunk, moved) in copied {
+            let old = self.record(target, chunk)?;
+            // What was written or unmapped meanwhile is newer.
+            let moved = undecided(&moved, &old);
+            let mut new = old;
+            for block in 0..512 {
+                let (present, zero) = (moved.present.contains(block), moved.zero.contains(block));
+                new.present
+                    .set(block, present || old.present.contains(block));
+                new.zero.set(block, zero || old.zero.contains(block));
+            }
+            if new == old {
+                continue;
+            }
+            if target == self.tree.head() {
+                self.dirty.map_changes += 1;
+            }
+            self.put_record(target, chunk, &new)?;
+            let (before, after) = (old.present.count(), new.present.count());
+            self.index.count(target, before as u64, after as u64);
+            let (from, to) = (self.index.slot(source), self.index.slot(target));
+            for block in chunk.extent_in(self.size).blocks() {
+                if moved.present.contains(block.in_chunk()) && self.index.slot_of(block) == from {
+                    self.index.set(block, to);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The part of `from` that `to` says nothing of.
+fn undecided(from: &MapRecord, to: &MapRecord) -> MapRecord {
+    let mut moved = *from;
+    for block in 0..512 {
+        if to.decides(block) {
+            moved.present.set(block, false);
+            moved.zero.set(block, false);
+        }
+    }
+    moved
+}

@@ -1,0 +1,283 @@
+//! Looking at a store without a daemon. Nothing here writes.
+
+use std::io;
+use std::path::Path;
+
+use ankole_proto::{BLOCK_BYTES, ChunkNumber, LayerId, VolumeSize};
+use serde::Serialize;
+
+use super::descriptor::{Descriptor, Stop, StoredState};
+use super::load::{LoadError, ScanError, open_layer, read_descriptor, scan_error};
+use super::read::{BLOCK, as_index};
+use super::rebuild::present_runs;
+use super::recover::allocated_in;
+use crate::disk::{Disk, DiskFile};
+use crate::layer::{LayerFiles, Lengths, MapRecord};
+
+/// The most findings that are listed; all are counted.
+const FINDINGS_MAX: usize = 100;
+
+/// What a replica says of itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspection {
+    /// Its id.
+    pub replica: String,
+    /// Its volume's id.
+    pub volume: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// The greatest epoch it obeys.
+    pub epoch: u64,
+    /// "clean" or "unclean".
+    pub stop: Stop,
+    /// "ready", "rebuilding" or "faulted".
+    pub state: StoredState,
+    /// The writable layer.
+    pub head: String,
+    /// Every layer, a parent before its children.
+    pub layers: Vec<InspectedLayer>,
+}
+
+/// A layer of an [`Inspection`].
+#[derive(Debug, Clone, Serialize)]
+pub struct InspectedLayer {
+    /// Its id.
+    pub layer: String,
+    /// What it stands on.
+    pub parent: Option<String>,
+    /// Blocks it holds, in bytes.
+    pub used_bytes: u64,
+    /// To be merged away.
+    pub removing: bool,
+    /// Sums may be missing after an unclean stop.
+    pub unsettled: bool,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Verification {
+    /// Layers looked at.
+    pub layers: u64,
+    /// Blocks compared with their sums.
+    pub blocks: u64,
+    /// Blocks of the head that lack their sum after an unclean stop: no damage.
+    pub unsettled_blocks: u64,
+    /// How much is damaged.
+    pub damaged: u64,
+    /// What is damaged, the first 100.
+    pub findings: Vec<String>,
+}
+
+impl Verification {
+    fn find(&mut self, finding: String) {
+        self.damaged += 1;
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// A layer of a store at rest.
+struct StillLayer<F> {
+    files: LayerFiles<F>,
+    size: VolumeSize,
+    /// It was being written when the daemon stopped.
+    in_doubt: bool,
+}
+
+impl<F: DiskFile> StillLayer<F> {
+    fn open<D: Disk<File = F>>(
+        disk: &D,
+        directory: &Path,
+        descriptor: &Descriptor,
+        layer: LayerId,
+    ) -> Result<Self, LoadError> {
+        let written = layer == descriptor.head || descriptor.state == StoredState::Rebuilding;
+        Ok(Self {
+            files: open_layer(disk, directory, layer, Lengths::of(descriptor.size))?,
+            size: descriptor.size,
+            in_doubt: written && descriptor.stop == Stop::Unclean,
+        })
+    }
+
+    /// The record as loading would make it.
+    fn record(&self, chunk: ChunkNumber) -> Result<MapRecord, ScanError> {
+        let mut record = self
+            .files
+            .read_record(chunk)?
+            .map_err(|_| ScanError::Damaged(chunk))?;
+        if self.in_doubt && !record.present.is_empty() {
+            let allocated = allocated_in(&self.files, chunk, self.size)?;
+            for block in 0..512 {
+                let present = record.present.contains(block) && allocated.contains(block);
+                record.present.set(block, present);
+            }
+        }
+        Ok(record)
+    }
+}
+
+/// Reads `replica.json` and the maps.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub fn inspect<D: Disk>(disk: &D, directory: &Path) -> Result<Inspection, LoadError> {
+    let descriptor = read_descriptor(disk, directory)?;
+    let mut layers = Vec::with_capacity(descriptor.layers.len());
+    for entry in &descriptor.layers {
+        let layer = StillLayer::open(disk, directory, &descriptor, entry.id)?;
+        let mut blocks = 0;
+        for chunk in 0..descriptor.size.chunks() {
+            let record = layer
+                .record(ChunkNumber::from_raw(chunk))
+                .map_err(|error| scan_error(directory, entry.id, error))?;
+            blocks += record.present.count() as u64;
+        }
+        layers.push(InspectedLayer {
+            layer: entry.id.to_string(),
+            parent: entry.parent.map(|parent| parent.to_string()),
+            used_bytes: blocks * BLOCK_BYTES,
+            removing: entry.removing,
+            unsettled: entry.unsettled,
+        });
+    }
+    Ok(Inspection {
+        replica: descriptor.replica.to_string(),
+        volume: descriptor.volume.to_string(),
+        size_bytes: descriptor.size.bytes(),
+        epoch: descriptor.epoch.raw(),
+        stop: descriptor.stop,
+        state: descriptor.state,
+        head: descriptor.head.to_string(),
+        layers,
+    })
+}
+
+/// Compares every block of every layer with its sum.
+///
+/// # Errors
+///
+/// [`LoadError`] when the replica's description cannot be read; all else is a finding.
+pub fn verify<D: Disk>(disk: &D, directory: &Path) -> Result<Verification, LoadError> {
+    let descriptor = read_descriptor(disk, directory)?;
+    let mut found = Verification::default();
+    if let StoredState::Faulted { reason } = &descriptor.state {
+        found.find(format!("the replica is faulted: {reason}"));
+    }
+    for entry in &descriptor.layers {
+        found.layers += 1;
+        match StillLayer::open(disk, directory, &descriptor, entry.id) {
+            Ok(mut layer) => {
+                let lenient = layer.in_doubt || entry.unsettled;
+                verify_layer(&mut layer, directory, lenient, &mut found);
+            }
+            Err(error) => found.find(error.to_string()),
+        }
+    }
+    Ok(found)
+}
+
+fn verify_layer<F: DiskFile>(
+    layer: &mut StillLayer<F>,
+    directory: &Path,
+    lenient: bool,
+    found: &mut Verification,
+) {
+    let id = layer.files.layer;
+    let mut sums = Vec::new();
+    for chunk in (0..layer.size.chunks()).map(ChunkNumber::from_raw) {
+        let record = match layer.record(chunk) {
+            Ok(record) => record,
+            Err(error) => {
+                found.find(scan_error(directory, id, error).to_string());
+                continue;
+            }
+        };
+        for run in present_runs(&record.present, chunk.extent_in(layer.size)) {
+            found.blocks += run.count;
+            let mut data = vec![0; as_index(run.bytes())];
+            let compared = layer.files.read_run(run, &mut data, &mut sums, |block, _| {
+                if lenient {
+                    found.unsettled_blocks += 1;
+                } else {
+                    found.find(format!(
+                        "block {} of layer {id} does not match its checksum",
+                        block.raw()
+                    ));
+                }
+                Ok::<_, io::Error>(())
+            });
+            if let Err(error) = compared {
+                found.find(format!("layer {id}: chunk {}: {error}", chunk.raw()));
+            }
+        }
+    }
+}
+
+/// Hands the volume's contents, as the head or a sealed layer has them, to `write`: the blocks that
+/// hold data, in order, each verified. What is not handed on reads as zeros. The volume's size.
+///
+/// # Errors
+///
+/// [`LoadError`], also for a damaged block (as `BadFile`) and for what `write` says (as `Io`).
+pub fn export<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    layer: Option<LayerId>,
+    mut write: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> Result<VolumeSize, LoadError> {
+    let descriptor = read_descriptor(disk, directory)?;
+    let bad = |reason: String| LoadError::BadFile {
+        file: directory.display().to_string(),
+        reason,
+    };
+    let tree = descriptor.tree().map_err(|error| bad(error.to_string()))?;
+    let top = layer.unwrap_or(descriptor.head);
+    if !tree.contains(top) {
+        return Err(bad(format!("it has no layer {top}")));
+    }
+    let mut layers = Vec::new();
+    for id in tree.chain_from(top) {
+        let unsettled = descriptor.layer(id).is_some_and(|layer| layer.unsettled);
+        let layer = StillLayer::open(disk, directory, &descriptor, id)?;
+        layers.push((unsettled || layer.in_doubt, layer));
+    }
+    let (mut block_data, mut sums) = ([0; BLOCK], Vec::new());
+    for chunk in (0..descriptor.size.chunks()).map(ChunkNumber::from_raw) {
+        let mut open: Vec<_> = chunk.extent_in(descriptor.size).blocks().collect();
+        for (lenient, layer) in &layers {
+            let id = layer.files.layer;
+            let record = layer
+                .record(chunk)
+                .map_err(|error| scan_error(directory, id, error))?;
+            let here = open.extract_if(.., |block| record.decides(block.in_chunk()));
+            for block in here.filter(|block| record.present.contains(block.in_chunk())) {
+                let run = crate::layer::BlockRun {
+                    first: block,
+                    count: 1,
+                };
+                let mut damaged = false;
+                let io_error = |source| LoadError::Io {
+                    file: directory.display().to_string(),
+                    source,
+                };
+                layer
+                    .files
+                    .read_run(run, &mut block_data, &mut sums, |_, _| {
+                        damaged = !lenient;
+                        Ok::<_, io::Error>(())
+                    })
+                    .map_err(io_error)?;
+                if damaged {
+                    let number = block.raw();
+                    return Err(bad(format!(
+                        "block {number} of layer {id} does not match its checksum"
+                    )));
+                }
+                write(block.offset(), &block_data).map_err(io_error)?;
+            }
+        }
+    }
+    Ok(descriptor.size)
+}

@@ -1,0 +1,133 @@
+//! Reading: one look-up, one pread and one comparison of sums for each run of blocks in a layer.
+
+use ankole_proto::wire::DATA_BYTES_MAX;
+use ankole_proto::{BLOCK_BYTES, BlockNumber, Epoch, Extent, LayerId};
+use bytes::BytesMut;
+
+use super::index::HOLE;
+use super::refusal::{BlockError, ChecksumMismatch, DataError};
+use super::{Replica, State};
+use crate::disk::Disk;
+use crate::layer::BlockRun;
+
+pub(super) const BLOCK: usize = BLOCK_BYTES as usize;
+
+/// A length that fits in memory; lengths were bounded before they come here.
+pub(super) fn as_index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+impl<D: Disk> Replica<D> {
+    /// Appends the bytes of `extent` to `out`. On an error `out` is as before.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`].
+    pub fn read(
+        &mut self,
+        epoch: Epoch,
+        extent: Extent,
+        out: &mut BytesMut,
+    ) -> Result<(), DataError> {
+        self.admit(epoch)?;
+        if self.state == State::Rebuilding {
+            return Err(DataError::Rebuilding);
+        }
+        if !self.size.contains(extent) || extent.length() > u64::from(DATA_BYTES_MAX) {
+            return Err(DataError::OutOfRange);
+        }
+        let outer = extent.to_blocks_outward();
+        let start = out.len();
+        out.resize(start + as_index(outer.length()), 0);
+        let target = out.get_mut(start..).unwrap_or_default();
+        if let Err(error) = self.read_blocks(BlockNumber::at(outer.offset()), target) {
+            out.truncate(start);
+            return Err(error.into());
+        }
+        let skip = as_index(extent.offset() - outer.offset());
+        if skip > 0 {
+            out.copy_within(start + skip.., start);
+        }
+        out.truncate(start + as_index(extent.length()));
+        Ok(())
+    }
+
+    /// Fills `buffer`, which is zeros and whole blocks, through the index.
+    pub(super) fn read_blocks(
+        &mut self,
+        first: BlockNumber,
+        buffer: &mut [u8],
+    ) -> Result<(), BlockError> {
+        let end = first.raw() + (buffer.len() / BLOCK) as u64;
+        let (mut at, mut rest) = (first, buffer);
+        while at.raw() < end {
+            let run = BlockRun {
+                first: at,
+                count: self.index.same_slot(at, end),
+            };
+            let (now, later) = rest.split_at_mut(as_index(run.bytes()));
+            if let Some(layer) = self.index.layer(self.index.slot_of(at)) {
+                self.read_layer_run(layer, run, now)?;
+            }
+            at = BlockNumber::from_raw(run.end());
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Whether blocks of a layer that differ from their sums are summed anew: the sums of a head
+    /// after an unclean stop, and all while a replica is being compared with a peer.
+    fn is_unsettled(&self, layer: LayerId) -> bool {
+        self.state == State::Rebuilding
+            || self
+                .descriptor
+                .layer(layer)
+                .is_some_and(|layer| layer.unsettled)
+    }
+
+    /// Reads blocks that a layer holds, and verifies them (INV-13).
+    pub(super) fn read_layer_run(
+        &mut self,
+        layer: LayerId,
+        run: BlockRun,
+        buffer: &mut [u8],
+    ) -> Result<(), BlockError> {
+        let mut differing: Vec<(BlockNumber, u32)> = Vec::new();
+        let read = match self.files.of(&self.disk, layer) {
+            Ok(files) => files.read_run(run, buffer, &mut self.sums, |block, sum| {
+                differing.push((block, sum));
+                Ok::<_, std::io::Error>(())
+            }),
+            Err(error) => Err(error),
+        };
+        read.map_err(|error| self.failed("reading blocks", error))?;
+        let Some((block, _)) = differing.first().copied() else {
+            return Ok(());
+        };
+        if !self.is_unsettled(layer) {
+            return Err(ChecksumMismatch { layer, block }.into());
+        }
+        for (block, sum) in differing {
+            let written = match self.files.of(&self.disk, layer) {
+                Ok(files) => files.write_sum(block, sum),
+                Err(error) => Err(error),
+            };
+            written.map_err(|error| self.failed("writing a checksum", error))?;
+            self.resummed_blocks += 1;
+            self.dirty.sum_changes += 1;
+        }
+        Ok(())
+    }
+
+    /// One block as it reads now; for writes of parts of it.
+    pub(super) fn read_block(&mut self, block: BlockNumber) -> Result<[u8; BLOCK], BlockError> {
+        let mut bytes = [0; BLOCK];
+        self.read_blocks(block, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether the block reads as zeros for sure, without looking.
+    pub(super) fn reads_as_hole(&self, block: BlockNumber) -> bool {
+        self.state == State::Ready && self.index.slot_of(block) == HOLE
+    }
+}

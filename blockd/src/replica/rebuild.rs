@@ -1,0 +1,328 @@
+//! Comparing and copying layers between replicas (section 6 of the design: rebuild).
+
+use ankole_proto::wire::body::{LayerLink, Memory};
+use ankole_proto::wire::rebuild::{
+    BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, WriteLayer,
+};
+use ankole_proto::{BlockNumber, ChunkNumber, Epoch, Extent, LayerId};
+use bytes::BytesMut;
+
+use super::descriptor::StoredState;
+use super::index::HOLE;
+use super::read::{BLOCK, as_index};
+use super::refusal::{BlockError, LayerError, Medium, TreeError};
+use super::{Replica, State};
+use crate::disk::{Disk, DiskFile};
+use crate::layer::{BlockRun, LayerFiles, MapRecord, Tree};
+
+impl<D: Disk> Replica<D> {
+    /// The state of the chunk at `extent.offset()` of one layer.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerError`].
+    pub fn digest(
+        &mut self,
+        epoch: Epoch,
+        layer: LayerId,
+        extent: Extent,
+    ) -> Result<ChunkDigest, LayerError> {
+        self.admit(epoch)?;
+        let chunk = ChunkNumber::at(extent.offset());
+        let whole = chunk.extent_in(self.size);
+        if whole.is_empty() {
+            return Err(LayerError::OutOfRange);
+        }
+        if !self.tree.contains(layer) {
+            return Err(LayerError::NoSuchLayer(layer));
+        }
+        let record = self.record(layer, chunk)?;
+        let mut data = vec![0; record.present.count() * BLOCK];
+        self.read_present(layer, &record, whole, &mut data)?;
+        Ok(ChunkDigest {
+            present: record.present,
+            zero: record.zero_without_data(),
+            data: *blake3::hash(&data).as_bytes(),
+        })
+    }
+
+    /// Blocks of one layer; whole blocks of one chunk.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerError`].
+    pub fn read_layer(
+        &mut self,
+        epoch: Epoch,
+        layer: LayerId,
+        extent: Extent,
+    ) -> Result<LayerBlocks, LayerError> {
+        self.admit(epoch)?;
+        if self.state == State::Rebuilding {
+            return Err(LayerError::Rebuilding);
+        }
+        let chunk = self.chunk_of(layer, extent)?;
+        let whole = self.record(layer, chunk)?;
+        let mut record = MapRecord::default();
+        for block in extent.blocks() {
+            let place = block.in_chunk();
+            record.present.set(place, whole.present.contains(place));
+            record.zero.set(place, whole.zero.contains(place));
+        }
+        let mut data = BytesMut::zeroed(record.present.count() * BLOCK);
+        self.read_present(layer, &record, extent, &mut data)?;
+        Ok(LayerBlocks {
+            present: record.present,
+            zero: record.zero_without_data(),
+            data: data.freeze(),
+        })
+    }
+
+    /// The chunk of an extent that is whole blocks of one chunk of a layer of the tree.
+    fn chunk_of(&self, layer: LayerId, extent: Extent) -> Result<ChunkNumber, LayerError> {
+        if !self.tree.contains(layer) {
+            return Err(LayerError::NoSuchLayer(layer));
+        }
+        if !self.size.contains(extent) {
+            return Err(LayerError::OutOfRange);
+        }
+        if extent.is_empty() || !extent.is_block_aligned() || extent.chunks().count() != 1 {
+            return Err(LayerError::Malformed("not whole blocks of one chunk"));
+        }
+        Ok(ChunkNumber::at(extent.offset()))
+    }
+
+    /// Reads and verifies the present blocks of a part of a chunk, one behind the other.
+    pub(super) fn read_present(
+        &mut self,
+        layer: LayerId,
+        record: &MapRecord,
+        part: Extent,
+        buffer: &mut [u8],
+    ) -> Result<(), BlockError> {
+        let mut rest = buffer;
+        for run in present_runs(&record.present, part) {
+            let (now, later) = rest.split_at_mut(as_index(run.bytes()));
+            self.read_layer_run(layer, run, now)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Sets the blocks of `extent` in one layer of a rebuilding replica to exactly this state.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerError`].
+    pub fn write_layer(
+        &mut self,
+        epoch: Epoch,
+        extent: Extent,
+        body: &WriteLayer,
+    ) -> Result<(), LayerError> {
+        self.admit(epoch)?;
+        if self.state != State::Rebuilding {
+            return Err(LayerError::NotRebuilding);
+        }
+        let (layer, blocks) = (body.layer, &body.blocks);
+        let chunk = self.chunk_of(layer, extent)?;
+        let outside = |block: usize| {
+            let number = chunk.first_block().raw() + block as u64;
+            let within = BlockNumber::from_raw(number).extent();
+            !extent.overlaps(within)
+                && (blocks.present.contains(block) || blocks.zero.contains(block))
+        };
+        if (0..512).any(outside) {
+            return Err(LayerError::Malformed("blocks outside the extent"));
+        }
+        if blocks.data.len() != blocks.present.count() * BLOCK {
+            return Err(LayerError::Malformed(
+                "data does not match the present blocks",
+            ));
+        }
+        let old = self.record(layer, chunk)?;
+        let mut new = old;
+        for block in extent.blocks() {
+            let place = block.in_chunk();
+            new.present.set(place, blocks.present.contains(place));
+            new.zero.set(place, blocks.zero.contains(place));
+        }
+        self.write_present(layer, blocks, extent)?;
+        if new != old {
+            self.put_record(layer, chunk, &new)?;
+            if layer == self.tree.head() {
+                self.dirty.map_changes += 1;
+            }
+        }
+        let (before, after) = (old.present.count(), new.present.count());
+        self.index.count(layer, before as u64, after as u64);
+        self.drop_absent(layer, &old, &new, extent)?;
+        self.look_up_again(chunk, extent)?;
+        Ok(())
+    }
+
+    fn write_present(
+        &mut self,
+        layer: LayerId,
+        blocks: &LayerBlocks,
+        extent: Extent,
+    ) -> Result<(), Medium> {
+        let mut rest: &[u8] = &blocks.data;
+        for run in present_runs(&blocks.present, extent) {
+            let (now, later) = rest.split_at(as_index(run.bytes()));
+            rest = later;
+            let written = match self.files.of(&self.disk, layer) {
+                Ok(files) => {
+                    let buffer = std::io::IoSlice::new(now);
+                    files.write_run(run.first, &[buffer], &mut self.sums)
+                }
+                Err(error) => Err(error),
+            };
+            written.map_err(|error| self.failed("writing blocks", error))?;
+            if layer == self.tree.head() {
+                self.dirty.data_changes += 1;
+                self.dirty.sum_changes += 1;
+                self.vacated.reuse(&(run.first.raw()..run.end()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back the space of blocks that became absent. At once: nobody relies on a rebuilding
+    /// replica after a crash.
+    fn drop_absent(
+        &mut self,
+        layer: LayerId,
+        old: &MapRecord,
+        new: &MapRecord,
+        extent: Extent,
+    ) -> Result<(), Medium> {
+        let mut gone = ChunkBitmap::default();
+        for block in extent.blocks().map(BlockNumber::in_chunk) {
+            gone.set(
+                block,
+                old.present.contains(block) && !new.present.contains(block),
+            );
+        }
+        for run in present_runs(&gone, extent) {
+            let bytes = run.first.offset()..run.first.offset() + run.bytes();
+            let punched = match self.files.of(&self.disk, layer) {
+                Ok(files) => files.image.punch_hole(bytes),
+                Err(error) => Err(error),
+            };
+            punched.map_err(|error| self.failed("punching a hole", error))?;
+        }
+        Ok(())
+    }
+
+    /// Finds the newest copies of the blocks of a part of a chunk anew, through the maps.
+    fn look_up_again(&mut self, chunk: ChunkNumber, part: Extent) -> Result<(), Medium> {
+        let mut open: Vec<BlockNumber> = part.blocks().collect();
+        for layer in self.tree.chain() {
+            if open.is_empty() {
+                break;
+            }
+            let slot = self.index.slot(layer);
+            let record = self.record(layer, chunk)?;
+            let index = &mut self.index;
+            open.retain(|block| {
+                if record.present.contains(block.in_chunk()) {
+                    index.set(*block, slot);
+                } else if record.zero.contains(block.in_chunk()) {
+                    index.set(*block, HOLE);
+                }
+                !record.decides(block.in_chunk())
+            });
+        }
+        for block in open {
+            self.index.set(block, HOLE);
+        }
+        Ok(())
+    }
+
+    /// Makes the tree equal to the source's and marks the replica rebuilding, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`].
+    pub fn begin_rebuild(&mut self, epoch: Epoch, body: &BeginRebuild) -> Result<(), TreeError> {
+        self.admit(epoch)?;
+        let tree = Tree::from_links(&body.layers, body.head)
+            .map_err(|_| TreeError::Conflict("the layers form no tree"))?;
+        self.sync_head()?;
+        let missing: Vec<LayerLink> = tree
+            .links()
+            .into_iter()
+            .filter(|link| !self.tree.contains(link.layer))
+            .collect();
+        for link in missing {
+            self.create_layer(link.layer)?;
+        }
+        let surplus: Vec<LayerId> = self
+            .tree
+            .layers()
+            .filter(|layer| !tree.contains(*layer))
+            .collect();
+        let head = LayerFiles::open(&self.disk, &self.directory, tree.head(), self.lengths)
+            .map_err(|(_, error)| self.failed_for_good("opening the head", error))?;
+        let mut next = self.descriptor.clone();
+        next.set_tree(&tree);
+        next.state = StoredState::Rebuilding;
+        self.commit(next)?;
+        self.tree = tree;
+        self.state = State::Rebuilding;
+        self.enter_head(head);
+        for layer in surplus {
+            self.remove_files(layer);
+        }
+        self.rebuild_index()?;
+        Ok(())
+    }
+
+    /// Syncs everything and marks the replica complete, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`].
+    pub fn finish_rebuild(&mut self, epoch: Epoch) -> Result<(), TreeError> {
+        self.admit(epoch)?;
+        if self.state == State::Ready {
+            return Ok(());
+        }
+        let sealed: Vec<LayerId> = self
+            .tree
+            .layers()
+            .filter(|layer| *layer != self.tree.head())
+            .collect();
+        for layer in sealed {
+            self.sync_sealed(layer)?;
+        }
+        self.sync_head()?;
+        let mut next = self.descriptor.clone();
+        next.state = StoredState::Ready;
+        self.commit(next)?;
+        self.state = State::Ready;
+        if matches!(self.memory.kind(), Memory::Lost | Memory::Restarted) {
+            self.memory.forget(false);
+        }
+        Ok(())
+    }
+}
+
+/// The runs of set blocks of a part of a chunk, in order.
+pub(super) fn present_runs(bitmap: &ChunkBitmap, part: Extent) -> Vec<BlockRun> {
+    let mut runs: Vec<BlockRun> = Vec::new();
+    for block in part
+        .blocks()
+        .filter(|block| bitmap.contains(block.in_chunk()))
+    {
+        match runs.last_mut() {
+            Some(run) if run.end() == block.raw() => run.count += 1,
+            _ => runs.push(BlockRun {
+                first: block,
+                count: 1,
+            }),
+        }
+    }
+    runs
+}

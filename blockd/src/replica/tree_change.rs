@@ -1,0 +1,79 @@
+//! What seal, revert, merge and rebuild share: one tree of layers takes another's place.
+
+use ankole_proto::LayerId;
+
+use super::Replica;
+use super::flush::Dirty;
+use super::load::{ScanError, scan_layer};
+use super::refusal::Medium;
+use crate::disk::Disk;
+use crate::layer::{LayerFiles, Part, Tree, file_path};
+
+impl<D: Disk> Replica<D> {
+    /// Creates the files of an empty layer, durably. It is not in the tree yet: should a stop fall
+    /// here, loading removes them.
+    pub(super) fn create_layer(&mut self, layer: LayerId) -> Result<LayerFiles<D::File>, Medium> {
+        let created = LayerFiles::create(&self.disk, &self.directory, layer, self.lengths)
+            .and_then(|files| {
+                self.disk.sync_dir(&self.directory.join("layers"))?;
+                Ok(files)
+            });
+        created.map_err(|error| self.failed("creating a layer", error))
+    }
+
+    /// Makes the tree durable and obeys it; `state` too, when it is given.
+    pub(super) fn commit_tree(&mut self, tree: Tree) -> Result<(), Medium> {
+        let mut next = self.descriptor.clone();
+        next.set_tree(&tree);
+        self.commit(next)?;
+        self.tree = tree;
+        Ok(())
+    }
+
+    /// Begins to write to another head, whose files are empty or synced.
+    pub(super) fn enter_head(&mut self, files: LayerFiles<D::File>) {
+        self.files.replace_head(files);
+        self.vacated.clear();
+        // Plans go on counting, so that one made before is not taken for one of this head.
+        self.dirty = Dirty::after(self.dirty.plans);
+        self.merge = None;
+        self.settle = None;
+    }
+
+    /// Removes the files of a layer that is not in the tree any more. One that cannot be removed
+    /// now is removed when the replica is loaded.
+    pub(super) fn remove_files(&mut self, layer: LayerId) {
+        self.files.close(layer);
+        self.index.remove_layer(layer);
+        for part in Part::ALL {
+            let _ = self
+                .disk
+                .remove_file(&file_path(&self.directory, layer, part));
+        }
+    }
+
+    /// Reads the maps of the chain anew.
+    pub(super) fn rebuild_index(&mut self) -> Result<(), Medium> {
+        self.index.clear_blocks();
+        let chain = self.tree.chain();
+        let branches: Vec<LayerId> = self
+            .tree
+            .layers()
+            .filter(|layer| !chain.contains(layer))
+            .collect();
+        for layer in branches.into_iter().chain(chain.iter().rev().copied()) {
+            let scanned = match self.files.of(&self.disk, layer) {
+                Ok(files) => scan_layer(files, &mut self.index, chain.contains(&layer)),
+                Err(error) => Err(ScanError::Io(error)),
+            };
+            match scanned {
+                Ok(()) => {}
+                Err(ScanError::Io(error)) => {
+                    return Err(self.failed_for_good("reading a map", error));
+                }
+                Err(ScanError::Damaged(chunk)) => return Err(self.map_damaged(layer, chunk)),
+            }
+        }
+        Ok(())
+    }
+}

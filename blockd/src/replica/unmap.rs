@@ -1,0 +1,125 @@
+//! Unmapping: the map hides whole blocks at once, their space is given back after the next flush.
+
+use ankole_proto::geometry::CHUNK_BLOCKS;
+use ankole_proto::wire::RANGE_BYTES_MAX;
+use ankole_proto::{BlockNumber, ChunkNumber, Epoch, Extent};
+
+use super::index::HOLE;
+use super::read::{BLOCK, as_index};
+use super::refusal::{BlockError, DataError, Medium};
+use super::{Mutation, Replica};
+use crate::disk::Disk;
+
+impl<D: Disk> Replica<D> {
+    /// Unmaps the extent: it reads as zeros from now on; its space is given back after the next
+    /// flush. Blocks that it covers partly are written as zeros there.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`].
+    pub fn unmap(
+        &mut self,
+        epoch: Epoch,
+        extent: Extent,
+        mutation: Mutation,
+    ) -> Result<(), DataError> {
+        self.admit(epoch)?;
+        self.admit_mutation(extent, RANGE_BYTES_MAX, mutation)?;
+        if extent.is_empty() {
+            return Ok(());
+        }
+        let inner = extent.to_blocks_inward();
+        let (left_end, right_start) = match inner {
+            Some(inner) => (inner.offset(), inner.end()),
+            None => (extent.end(), extent.end()),
+        };
+        self.zero_part(extent.offset(), left_end)?;
+        self.zero_part(right_start, extent.end())?;
+        for chunk in inner.into_iter().flat_map(Extent::chunks) {
+            if let Some(part) =
+                inner.and_then(|inner| inner.intersection(chunk.extent_in(self.size)))
+            {
+                self.hide_blocks(chunk, part)?;
+            }
+        }
+        if self.vacated.is_full() {
+            self.flush_now()?;
+            self.settle_places()?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes the extent; the same as [`Self::unmap`].
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`].
+    pub fn write_zeroes(
+        &mut self,
+        epoch: Epoch,
+        extent: Extent,
+        mutation: Mutation,
+    ) -> Result<(), DataError> {
+        self.unmap(epoch, extent, mutation)
+    }
+
+    /// Writes zeros to parts of at most two blocks.
+    fn zero_part(&mut self, start: u64, end: u64) -> Result<(), BlockError> {
+        let mut at = start;
+        while at < end {
+            let block = BlockNumber::at(at);
+            let stop = block.extent().end().min(end);
+            if let Some(part) = Extent::new(at, stop - at)
+                && !self.reads_as_hole(block)
+            {
+                let zeros = [0; BLOCK];
+                let data = zeros.get(..as_index(stop - at)).unwrap_or_default();
+                self.write_parts(part, data)?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// Hides whole blocks of one chunk.
+    fn hide_blocks(&mut self, chunk: ChunkNumber, part: Extent) -> Result<(), Medium> {
+        if part.blocks().all(|block| self.reads_as_hole(block)) {
+            return Ok(());
+        }
+        let head = self.tree.head();
+        let stands_on_layer = self.tree.parent(head).is_some();
+        let copied = self
+            .merge
+            .as_ref()
+            .is_some_and(|merge| merge.has_copied(head, chunk));
+        let old = self.record(head, chunk)?;
+        let mut new = old;
+        for block in part.blocks() {
+            if !self.reads_as_hole(block) {
+                new.present.set(block.in_chunk(), false);
+                if stands_on_layer {
+                    new.zero.set(block.in_chunk(), true);
+                }
+            }
+        }
+        if new == old {
+            return Ok(());
+        }
+        self.dirty.map_changes += 1;
+        self.put_record(head, chunk, &new)?;
+        let (before, after) = (old.present.count(), new.present.count());
+        self.index.count(head, before as u64, after as u64);
+        for block in part.blocks() {
+            let place = block.in_chunk();
+            debug_assert!(place < CHUNK_BLOCKS as usize);
+            if copied || (old.present.contains(place) && !new.present.contains(place)) {
+                let blocks = block.raw()..block.raw() + 1;
+                let dirty = &self.dirty;
+                self.vacated
+                    .hide(blocks, dirty.map_changes, dirty.map_planned);
+            }
+            self.index.set(block, HOLE);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,247 @@
+//! Writing whole blocks to the head, and parts of blocks by way of whole ones.
+//!
+//! The image first, then the sums, then the map: a stop between two of them leaves either the old
+//! state, or data that is there without its sum (made anew after an unclean stop). Blocks that the
+//! head does not hold yet go before those it does, because only they can meet a full disk: a
+//! refusal has then changed nothing.
+
+use std::io::IoSlice;
+
+use ankole_proto::geometry::CHUNK_BLOCKS;
+use ankole_proto::wire::DATA_BYTES_MAX;
+use ankole_proto::{BlockNumber, Epoch, Extent};
+
+use super::fault::is_full;
+use super::read::{BLOCK, as_index};
+use super::refusal::{BlockError, DataError, Medium};
+use super::{Allocation, Mutation, Replica};
+use crate::disk::Disk;
+use crate::layer::BlockRun;
+
+impl<D: Disk> Replica<D> {
+    /// Writes `data` at `extent`; with `fua` it is durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`].
+    pub fn write(
+        &mut self,
+        epoch: Epoch,
+        extent: Extent,
+        data: &[u8],
+        mutation: Mutation,
+        fua: bool,
+    ) -> Result<(), DataError> {
+        self.admit(epoch)?;
+        if data.len() as u64 != extent.length() {
+            return Err(DataError::WrongLength);
+        }
+        self.admit_mutation(extent, DATA_BYTES_MAX, mutation)?;
+        if extent.is_block_aligned() {
+            self.put_blocks(BlockNumber::at(extent.offset()), &[IoSlice::new(data)])?;
+        } else {
+            self.write_parts(extent, data)?;
+        }
+        if fua {
+            self.flush_now()?;
+        }
+        Ok(())
+    }
+
+    /// Checks the extent of a mutation and remembers it.
+    pub(super) fn admit_mutation(
+        &mut self,
+        extent: Extent,
+        bytes_max: u32,
+        mutation: Mutation,
+    ) -> Result<(), DataError> {
+        if !self.size.contains(extent) || extent.length() > u64::from(bytes_max) {
+            return Err(DataError::OutOfRange);
+        }
+        self.memory.advance(mutation.watermark);
+        self.memory
+            .note(mutation.sequence, extent)
+            .map_err(|_| DataError::Overloaded)
+    }
+
+    /// Writes an extent that begins or ends within a block.
+    pub(super) fn write_parts(&mut self, extent: Extent, data: &[u8]) -> Result<(), BlockError> {
+        let outer = extent.to_blocks_outward();
+        let first = BlockNumber::at(outer.offset());
+        let skip = as_index(extent.offset() - outer.offset());
+        if outer.length() == BLOCK as u64 {
+            let mut block = self.read_block(first)?;
+            if let Some(part) = block.get_mut(skip..skip + data.len()) {
+                part.copy_from_slice(data);
+            }
+            return self.put_blocks(first, &[IoSlice::new(&block)]);
+        }
+        let (mut head, mut tail) = ([0; BLOCK], [0; BLOCK]);
+        let (mut middle, mut buffers) = (data, Vec::with_capacity(3));
+        if skip > 0 {
+            head = self.read_block(first)?;
+            let (part, rest) = middle.split_at(BLOCK - skip);
+            head[skip..].copy_from_slice(part);
+            middle = rest;
+        }
+        let over = middle.len() % BLOCK;
+        if over > 0 {
+            tail = self.read_block(BlockNumber::at(extent.end()))?;
+            let (rest, part) = middle.split_at(middle.len() - over);
+            tail[..over].copy_from_slice(part);
+            middle = rest;
+        }
+        if skip > 0 {
+            buffers.push(IoSlice::new(&head));
+        }
+        if !middle.is_empty() {
+            buffers.push(IoSlice::new(middle));
+        }
+        if over > 0 {
+            buffers.push(IoSlice::new(&tail));
+        }
+        self.put_blocks(first, &buffers)
+    }
+
+    /// Writes whole blocks to the head.
+    pub(super) fn put_blocks(
+        &mut self,
+        first: BlockNumber,
+        buffers: &[IoSlice<'_>],
+    ) -> Result<(), BlockError> {
+        let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let whole = BlockRun {
+            first,
+            count: (bytes / BLOCK) as u64,
+        };
+        if self.index.same_slot(first, whole.end()) == whole.count {
+            let head = self.index.slot(self.tree.head());
+            return Ok(if self.index.slot_of(first) == head {
+                self.overwrite(whole, buffers)?
+            } else {
+                self.write_fresh(whole, buffers)?
+            });
+        }
+        let (fresh, held) = self.split_run(whole);
+        let data: Vec<u8> = buffers
+            .iter()
+            .flat_map(|buffer| buffer.iter().copied())
+            .collect();
+        let part = |run: BlockRun| {
+            let start = as_index(run.first.offset() - first.offset());
+            data.get(start..start + as_index(run.bytes()))
+                .unwrap_or_default()
+        };
+        for run in fresh {
+            self.write_fresh(run, &[IoSlice::new(part(run))])?;
+        }
+        for run in held {
+            self.overwrite(run, &[IoSlice::new(part(run))])?;
+        }
+        Ok(())
+    }
+
+    /// The parts of a run that the head does not hold, and those that it does.
+    fn split_run(&self, run: BlockRun) -> (Vec<BlockRun>, Vec<BlockRun>) {
+        let head = self.index.slot(self.tree.head());
+        let (mut fresh, mut held): (Vec<BlockRun>, Vec<BlockRun>) = (Vec::new(), Vec::new());
+        let mut at = run.first;
+        while at.raw() < run.end() {
+            let part = BlockRun {
+                first: at,
+                count: self.index.same_slot(at, run.end()),
+            };
+            let kind = if self.index.slot_of(at) == head {
+                &mut held
+            } else {
+                &mut fresh
+            };
+            match kind.last_mut() {
+                Some(last) if last.end() == part.first.raw() => last.count += part.count,
+                _ => kind.push(part),
+            }
+            at = BlockNumber::from_raw(part.end());
+        }
+        (fresh, held)
+    }
+
+    fn overwrite(&mut self, run: BlockRun, buffers: &[IoSlice<'_>]) -> Result<(), Medium> {
+        self.dirty.data_changes += 1;
+        self.dirty.sum_changes += 1;
+        let files = self.files.head();
+        let Err(error) = files.write_run(run.first, buffers, &mut self.sums) else {
+            return Ok(());
+        };
+        // What was written of it has no sum yet.
+        if is_full(&error)
+            && let Err(error) = files.resum_run(run)
+        {
+            return Err(self.failed_for_good("writing a checksum", error));
+        }
+        Err(self.failed("writing blocks", error))
+    }
+
+    fn write_fresh(&mut self, run: BlockRun, buffers: &[IoSlice<'_>]) -> Result<(), Medium> {
+        if self.allocation == Allocation::Refused {
+            return Err(Medium::NoSpace);
+        }
+        let blocks = run.first.raw()..run.end();
+        if !self.vacated.is_empty() && self.vacated.must_settle(&blocks, self.dirty.map_synced) {
+            self.settle_places()?;
+        }
+        self.dirty.data_changes += 1;
+        self.dirty.sum_changes += 1;
+        let written = self
+            .files
+            .head()
+            .write_run(run.first, buffers, &mut self.sums);
+        let mapped = match written {
+            Ok(()) => self.map_fresh(run),
+            Err(error) => Err(self.failed("writing blocks", error)),
+        };
+        if mapped.is_ok() {
+            self.vacated.reuse(&blocks);
+        } else {
+            let dirty = &self.dirty;
+            self.vacated
+                .hide(blocks, dirty.map_changes, dirty.map_planned);
+        }
+        mapped
+    }
+
+    /// Marks the blocks as present in the head: all of them or, when the disk is full, none.
+    fn map_fresh(&mut self, run: BlockRun) -> Result<(), Medium> {
+        let head = self.tree.head();
+        self.dirty.map_changes += 1;
+        let mut done = Vec::new();
+        let mut at = run.first.raw();
+        while at < run.end() {
+            let chunk = BlockNumber::from_raw(at).chunk();
+            let end = (chunk.first_block().raw() + CHUNK_BLOCKS).min(run.end());
+            let old = self.record(head, chunk)?;
+            let mut new = old;
+            for block in at..end {
+                new.present
+                    .set(BlockNumber::from_raw(block).in_chunk(), true);
+            }
+            if let Err(error) = self.put_record(head, chunk, &new) {
+                for (chunk, old, added) in done {
+                    self.put_record(head, chunk, &old)?;
+                    self.index.count(head, added, 0);
+                }
+                return Err(error);
+            }
+            let added = (new.present.count() - old.present.count()) as u64;
+            self.index.count(head, 0, added);
+            if end < run.end() {
+                done.push((chunk, old, added));
+            }
+            at = end;
+        }
+        let slot = self.index.slot(head);
+        for block in run.first.raw()..run.end() {
+            self.index.set(BlockNumber::from_raw(block), slot);
+        }
+        Ok(())
+    }
+}
