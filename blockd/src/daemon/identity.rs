@@ -18,10 +18,3 @@ pub(super) struct Identity {
     /// The same for engines on this host: a unix socket's path; may be empty.
     pub block_socket: String,
 }
-
-/// The kernel's id of the present boot; empty where there is none.
-pub(super) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|text| text.trim().to_owned())
-        .unwrap_or_default()
-}

@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use ankole_proto::NodeName;
 
 use crate::session::{Limits, ListenError, Server};
-use crate::store::{OpenStoreError, Store};
+use crate::store::{OpenStoreError, Store, boot_id};
 use heartbeat::Heartbeat;
 use identity::Identity;
 pub use managers::AddressError;
@@ -137,7 +137,7 @@ fn start_heartbeat(
     let identity = Identity {
         node: config.node.clone(),
         zone: config.zone.clone(),
-        boot_id: identity::boot_id(),
+        boot_id: boot_id(),
         instance: format!("{:032x}", rand::random::<u128>()),
         block_address: config
             .advertise

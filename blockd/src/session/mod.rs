@@ -16,7 +16,7 @@ mod link;
 mod outbox;
 mod phase;
 mod reader;
-mod request;
+pub mod request;
 mod server;
 mod socket;
 

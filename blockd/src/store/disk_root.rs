@@ -8,13 +8,13 @@ use ankole_proto::{ClusterId, DiskId, ReplicaId};
 use parking_lot::Mutex;
 
 use super::marker::{Marker, MarkerError};
-use super::{REPLICAS, TRASH};
+use super::{OPENED, REPLICAS, TRASH};
 use crate::disk::{Disk, LocalDisk, Space};
 
 /// The store's directory on a disk.
-const ROOT: &str = "ankole";
+pub(super) const ROOT: &str = "ankole";
 /// Locked while a daemon uses the disk. Holds nothing.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// A disk that this daemon alone uses.
 #[derive(Debug)]
@@ -60,8 +60,9 @@ impl DiskRoot {
             source,
         };
         let root = path.join(ROOT);
-        fs::create_dir_all(root.join(REPLICAS)).map_err(io)?;
-        fs::create_dir_all(root.join(TRASH)).map_err(io)?;
+        for name in [REPLICAS, OPENED, TRASH] {
+            fs::create_dir_all(root.join(name)).map_err(io)?;
+        }
         let lock = File::create(root.join(LOCK)).map_err(io)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => DiskRootError::InUse {

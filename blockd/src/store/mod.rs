@@ -4,6 +4,7 @@
 //! <disk>/ankole/lock                     held while a daemon uses the disk
 //! <disk>/ankole/disk.json                the disk's id and its cluster's (see `marker`)
 //! <disk>/ankole/replicas/<replica-id>/   one replica (see `crate::replica`)
+//! <disk>/ankole/opened/<replica-id>      the boot it was last opened in (see `boot`)
 //! <disk>/ankole/trash/                   replicas on their way out
 //! ```
 //!
@@ -11,9 +12,11 @@
 //! them. Promises that a bad replica is told and left alone and stops nothing else, and that one
 //! connection at a time speaks for a replica (INV-1). Must not know sockets or the managers.
 
+mod boot;
 mod disk_root;
 mod flush_gate;
 mod marker;
+mod offline;
 mod report;
 mod slot;
 mod tenancy;
@@ -28,14 +31,18 @@ use ankole_proto::{ClusterId, Credential, DiskId, LayerId, ReplicaId, VolumeId, 
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
+pub use boot::boot_id;
 pub use disk_root::{DiskRoot, DiskRootError};
 pub use flush_gate::{FlushGate, Joined};
 pub use marker::MarkerError;
+pub use offline::{Offline, OfflineError};
 pub use slot::{Barred, FlushWaiter, Occupant, Slot, SlotError, StoreReplica};
 pub use tenancy::ConnectionId;
 
 /// The directory of replicas on a disk.
 const REPLICAS: &str = "replicas";
+/// The directory of boot records.
+const OPENED: &str = "opened";
 /// The directory of what is to be removed.
 const TRASH: &str = "trash";
 

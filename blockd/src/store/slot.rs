@@ -11,6 +11,7 @@ use ankole_proto::{DiskId, Epoch, LayerId, ReplicaId, Sequence, VolumeId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::boot::{BootRecord, boot_id};
 use super::disk_root::DiskRoot;
 use super::flush_gate::{FlushGate, Joined};
 use super::tenancy::{ConnectionId, Tenancy};
@@ -40,6 +41,7 @@ pub struct Slot {
     /// Locked after the replica, never before.
     occupancy: Mutex<Occupancy>,
     flushes: FlushGate<FlushWaiter>,
+    boot: BootRecord,
     started: Instant,
     changed: Arc<Notify>,
 }
@@ -188,6 +190,7 @@ impl Slot {
                 retired: false,
             }),
             flushes: FlushGate::default(),
+            boot: BootRecord::read(root.disk().root(), id, boot_id()),
             started,
             changed,
         }
@@ -275,6 +278,10 @@ impl Slot {
             connection,
             epoch: request.epoch,
         };
+        opened.memory = self.boot.tell(opened.memory);
+        if opened.memory != Memory::Lost {
+            self.boot.write();
+        }
         // Upwards: a wait that is a moment too short is a stale read.
         opened.lease_remaining_ms =
             u32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
@@ -349,6 +356,7 @@ impl Slot {
     pub(super) fn retire(&self) {
         let _idle = self.loaded().ok().map(Mutex::lock);
         self.occupancy.lock().retired = true;
+        self.boot.remove();
     }
 
     /// Waits for the next sync. When this answers [`Joined::First`] the caller has to see to it
