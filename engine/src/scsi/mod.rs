@@ -29,6 +29,9 @@ mod sense;
 mod task;
 mod unit;
 
+#[cfg(test)]
+mod tests;
+
 pub use cdb::Cdb;
 pub use command::data_out_bytes;
 pub use identity::{DESIGNATOR_TEXT_BYTES_MAX, Identity, Naa};

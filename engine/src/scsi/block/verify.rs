@@ -14,11 +14,10 @@ use crate::volume::Operation;
 /// compared with the data-out.
 pub(in crate::scsi) fn verify(unit: &mut LogicalUnit, task: &Task) -> Handled {
     let extent = transfer_in(unit.size, &task.cdb)?;
-    let byte_check = byte_check(&task.cdb)?;
     if extent.is_empty() {
         return Ok(Step::Good);
     }
-    let expected = if byte_check {
+    let expected = if byte_check(&task.cdb) {
         Some(task.data(extent.length())?)
     } else {
         None
@@ -26,14 +25,10 @@ pub(in crate::scsi) fn verify(unit: &mut LogicalUnit, task: &Task) -> Handled {
     Ok(read_back(extent, expected))
 }
 
-/// Whether BYTCHK asks to compare all blocks. Of its other values 10b is reserved and 11b (one block
-/// compared with each) is not supported.
-pub(super) fn byte_check(cdb: &Cdb) -> Result<bool, Refusal> {
-    match (cdb.u8(1) >> 1) & 3 {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(Sense::invalid_cdb_bit(1, 2).into()),
-    }
+/// Whether BYTCHK asks to compare all blocks. Of its two bits the usage map admits the lower: 10b is
+/// reserved, and 11b (one block compared with each) is not supported.
+pub(super) fn byte_check(cdb: &Cdb) -> bool {
+    cdb.bit(1, 1)
 }
 
 /// Reads the extent, and compares when there is something to compare with.

@@ -22,12 +22,11 @@ pub(in crate::scsi) fn write(unit: &mut LogicalUnit, task: &Task) -> Handled {
 /// WRITE AND VERIFY: written to the media, read back, and with BYTCHK compared.
 pub(in crate::scsi) fn write_and_verify(unit: &mut LogicalUnit, task: &Task) -> Handled {
     let extent = transfer_in(unit.size, &task.cdb)?;
-    let byte_check = super::verify::byte_check(&task.cdb)?;
     if extent.is_empty() {
         return Ok(Step::Good);
     }
     let data = task.data(extent.length())?;
-    let expected = byte_check.then(|| data.clone());
+    let expected = super::verify::byte_check(&task.cdb).then(|| data.clone());
     Ok(Step::Run(
         vec![Operation::Write {
             extent,

@@ -68,8 +68,7 @@ pub(super) struct Held {
 pub(in crate::scsi) struct Reservations {
     pub(super) registrations: Vec<Registration>,
     pub(super) held: Option<Held>,
-    /// PRGENERATION: counts the changes of registrations. Starts anew with the engine's state lost
-    /// only.
+    /// PRGENERATION: counts the changes of registrations.
     pub(super) generation: u32,
     /// APTPL as last registered; told back. The state is kept either way.
     pub(super) kept_through_power_loss: bool,
@@ -90,9 +89,14 @@ impl Reservations {
         self.registrations.iter().find(|entry| entry.port == *port)
     }
 
+    /// Whether the port holds the reservation, alone or with all registrants.
     pub(super) fn is_holder(&self, port: &InitiatorPort) -> bool {
         self.held.as_ref().is_some_and(|held| {
-            held.port == *port || (held.kind.is_of_all() && self.registration(port).is_some())
+            if held.kind.is_of_all() {
+                self.registration(port).is_some()
+            } else {
+                held.port == *port
+            }
         })
     }
 
