@@ -1,5 +1,7 @@
 //! `ankole-blockd`: the replica store of one node, and its offline tools.
 
+mod tools;
+
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +31,13 @@ struct Cli {
 enum Command {
     /// Serves the replicas on this node's disks until it is told to stop.
     Serve(Serve),
+    /// Prints what the replicas of a store say of themselves, without a daemon.
+    Inspect(tools::InspectArgs),
+    /// Compares every block of a store with its checksum, without a daemon. Fails when anything is
+    /// wrong.
+    Verify(tools::VerifyArgs),
+    /// Writes a volume's contents to a raw, sparse file, without a daemon.
+    Export(tools::ExportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +75,9 @@ fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Serve(serve) => run(serve),
+        Command::Inspect(args) => tools::inspect(&args),
+        Command::Verify(args) => tools::verify(&args),
+        Command::Export(args) => tools::export(&args),
     };
     match result {
         Ok(code) => code,
