@@ -130,7 +130,7 @@ mod tests {
         ) {
             let mut output = Output::default();
             for (number, size) in sizes.iter().enumerate() {
-                let data = Bytes::from(vec![number as u8; *size]);
+                let data = Bytes::from(vec![u8::try_from(number).unwrap(); *size]);
                 let nop = NopIn { tag: Tag(1), transfer: TransferTag::NONE, lun: [0; 8], data };
                 output.push(nop.pdu(), Digests { header: true, data: true });
             }

@@ -365,7 +365,7 @@ mod tests {
             let mut gather = Gather::begin(
                 &rules, length, length, data.slice(..immediate as usize), immediate == first_end,
             ).unwrap();
-            let mut send = |gather: &mut Gather, transfer: u32, from: u32, to: u32| {
+            let send = |gather: &mut Gather, transfer: u32, from: u32, to: u32| {
                 let (mut at, mut number) = (from, 0);
                 while at < to {
                     let end = to.min(at + segment);

@@ -10,6 +10,7 @@ pub mod frame;
 mod header;
 mod request;
 mod response;
+mod service;
 
 pub use frame::{Digests, Frame, FrameError, Framing};
 pub use header::{HEADER_BYTES, Header, InitiatorSessionId, Tag, TransferTag};
@@ -18,9 +19,10 @@ pub use request::{
     RequestPdu, Stage, TaskFunction, TaskManagement, TextRequest,
 };
 pub use response::{
-    AsyncMessage, DataIn, LoginResponse, LogoutResponse, NopIn, ReadyToTransfer, Reject,
-    RejectReason, Residual, ResponsePdu, ScsiResponse, TaskResponse, TaskResponseCode,
-    TextResponse,
+    DataIn, ReadyToTransfer, Residual, ResponsePdu, ScsiResponse, TaskResponse, TaskResponseCode,
+};
+pub use service::{
+    AsyncMessage, LoginResponse, LogoutResponse, NopIn, Reject, RejectReason, TextResponse,
 };
 
 #[cfg(test)]

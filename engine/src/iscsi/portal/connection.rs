@@ -244,7 +244,11 @@ impl Connection {
         while let Some(control) = self.mailbox.take() {
             match control {
                 Control::End(ending) => self.session.end(ending, &mut self.actions),
-                Control::Abort(drain, but) => self.session.abort(drain, but, &mut self.actions),
+                Control::Abort(drain, but) => {
+                    self.session.abort(drain, but, &mut self.actions);
+                    self.execution
+                        .forget_unwanted(&mut self.session, &mut self.actions);
+                }
                 Control::DrainOver(drain) => {
                     self.execution
                         .drain_over(drain, &mut self.session, &mut self.actions);

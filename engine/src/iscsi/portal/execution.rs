@@ -116,6 +116,21 @@ impl Execution {
         }
     }
 
+    /// Forgets answers that waited for other sessions and that nobody wants any more. Without
+    /// this, two sessions that preempt each other would wait for each other.
+    pub(super) fn forget_unwanted(&mut self, session: &mut Session, actions: &mut Vec<Action>) {
+        let unwanted = self.drains.extract_if(.., |_, after| match after {
+            After::Answer(task, _) => !session.wants(*task),
+            After::Purge(_) => false,
+        });
+        let unwanted: Vec<After> = unwanted.map(|(_, after)| after).collect();
+        for after in unwanted {
+            if let After::Answer(task, _) = after {
+                session.drop_task(task, actions);
+            }
+        }
+    }
+
     fn go_on(
         &mut self,
         task: TaskId,

@@ -11,8 +11,7 @@ use crate::iscsi::limit;
 use crate::iscsi::login::{Established, Parameters, SessionKind, Target};
 use crate::iscsi::pdu::{
     CommandPdu, DataOut, Digests, Header, LogoutReason, LogoutRequest, LogoutResponse, NopIn,
-    NopOut, Order, ReadyToTransfer, Reject, RejectReason, RequestPdu, ResponsePdu, Tag,
-    TransferTag,
+    NopOut, Order, ReadyToTransfer, RejectReason, RequestPdu, Tag, TransferTag,
 };
 use crate::iscsi::transfer::TransferFault;
 use crate::iscsi::window::{Arrival, Window};
@@ -35,7 +34,7 @@ pub(super) struct Feature {
     /// What admitted commands may take.
     admitted_bytes: u64,
     next_task: u64,
-    next_transfer: u32,
+    pub(super) next_transfer: u32,
     pub(super) exchange: Exchange,
     pub(super) waits: Waits,
 }
@@ -362,58 +361,9 @@ impl Feature {
             self.window.finish();
         }
     }
-
-    /// Asks for a sign of life.
-    pub(super) fn ping(&mut self, wire: &mut Wire<'_>) {
-        let transfer = TransferTag(self.next_transfer);
-        self.next_transfer = next_transfer(self.next_transfer);
-        self.send_nop(transfer, wire);
-    }
-
-    /// Tells the command window, with a NOP-In that wants no answer.
-    pub(super) fn tell_window(&self, wire: &mut Wire<'_>) {
-        self.send_nop(TransferTag::NONE, wire);
-    }
-
-    fn send_nop(&self, transfer: TransferTag, wire: &mut Wire<'_>) {
-        let nop = NopIn {
-            tag: Tag::NONE,
-            transfer,
-            lun: [0; 8],
-            data: bytes::Bytes::new(),
-        };
-        self.send_current(wire, nop.pdu());
-    }
-
-    pub(super) fn reject(&self, reason: RejectReason, header: Header, wire: &mut Wire<'_>) {
-        self.send(wire, Reject { reason, header }.pdu());
-    }
-
-    /// Sends a response that takes a status number.
-    pub(super) fn send(&self, wire: &mut Wire<'_>, pdu: ResponsePdu) {
-        let status = wire.status.take();
-        let pdu = pdu.numbered(Some(status), self.window.expected(), self.window.max());
-        wire.output.push(pdu, self.digests());
-    }
-
-    /// Sends what tells the next status number without taking it.
-    fn send_current(&self, wire: &mut Wire<'_>, pdu: ResponsePdu) {
-        let pdu = pdu.numbered(
-            Some(*wire.status),
-            self.window.expected(),
-            self.window.max(),
-        );
-        wire.output.push(pdu, self.digests());
-    }
-
-    /// Sends what has no status number.
-    pub(super) fn send_unnumbered(&self, wire: &mut Wire<'_>, pdu: ResponsePdu) {
-        let pdu = pdu.numbered(None, self.window.expected(), self.window.max());
-        wire.output.push(pdu, self.digests());
-    }
 }
 
-fn next_transfer(transfer: u32) -> u32 {
+pub(super) fn next_transfer(transfer: u32) -> u32 {
     match transfer.wrapping_add(1) {
         u32::MAX => 0,
         next => next,

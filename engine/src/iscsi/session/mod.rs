@@ -10,10 +10,12 @@
 //! aborted while it executes is drained: nothing of it is answered, and what asked for the abort is
 //! answered when its last operation has ended.
 
+mod action;
 mod answer;
 mod feature;
 mod liveness;
 mod management;
+mod sending;
 mod task;
 mod text;
 
@@ -27,98 +29,12 @@ use super::pdu::{
     RequestPdu,
 };
 use super::sequence::Serial;
-use crate::scsi::{Done, NexusId, Request, Reset};
+use crate::scsi::{Done, NexusId};
 use crate::volume::Moment;
+pub use action::{Action, DrainId, Ending, Purge, PurgeRequest};
 use feature::Feature;
 use liveness::Liveness;
 pub use task::TaskId;
-
-/// Names a wait for commands of several sessions to end. Chosen by the session's driver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DrainId(pub u64);
-
-/// Which commands are to be aborted in all sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purge {
-    /// CLEAR TASK SET: the commands only.
-    TaskSet,
-    /// A reset of the device, too.
-    Reset(Reset),
-}
-
-/// What a session wants done.
-#[derive(Debug)]
-pub enum Action {
-    /// The login is over: end the session that this one replaces, if any, then call
-    /// [`Session::admit`] or [`Session::refuse`].
-    Admit(Established),
-    /// Execute a command; [`Session::finish`] or, when it is not wanted any more,
-    /// [`Session::drop_task`] ends it.
-    Execute {
-        /// Its name.
-        task: TaskId,
-        /// The command.
-        request: Request,
-    },
-    /// Abort the commands of all sessions, this one's with [`Session::abort`]; when all have ended
-    /// call [`Session::purged`].
-    Purge {
-        /// Names the request that is to be answered.
-        request: PurgeRequest,
-        /// What.
-        purge: Purge,
-    },
-    /// All commands that [`Session::abort`] named this for have ended.
-    Drained(DrainId),
-    /// Send what is left, then close the connection.
-    Close(Ending),
-}
-
-/// A task management request that waits for all sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PurgeRequest {
-    tag: super::pdu::Tag,
-    immediate: bool,
-    closes: bool,
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Ending {
-    /// The initiator logged out.
-    #[error("logged out")]
-    LoggedOut,
-    /// The login was refused.
-    #[error("login refused: {0}")]
-    Refused(Refusal),
-    /// The login took too long.
-    #[error("the login took too long")]
-    LoginTimeout,
-    /// The initiator is silent, and does not answer a ping.
-    #[error("the initiator does not answer")]
-    Dead,
-    /// The stream cannot be read on.
-    #[error("malformed: {0}")]
-    Malformed(super::pdu::FrameError),
-    /// A data segment does not match its digest.
-    #[error("a data segment does not match its digest")]
-    DataDigest,
-    /// The same initiator port logged in anew.
-    #[error("replaced by a new login of the same initiator port")]
-    Reinstated,
-    /// Room is made for newer logins.
-    #[error("too many logins at a time")]
-    Crowded,
-    /// The initiator closed the connection, or the network did.
-    #[error("the connection is gone")]
-    Disconnected,
-    /// The target stops.
-    #[error("the target stops")]
-    Stopped,
-    /// A cold reset ends all sessions.
-    #[error("the target was reset")]
-    Reset,
-}
 
 #[derive(Debug)]
 enum Phase {
