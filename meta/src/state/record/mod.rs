@@ -13,7 +13,10 @@ use super::{RecordError, Replicated, State};
 /// The record under this key; `None` when there is none.
 pub(super) fn encode(state: &State, key: &Key) -> Option<Vec<u8>> {
     Some(match key {
-        Key::Cluster => write::cluster(state).encode_to_vec(),
+        // An untouched group has no record.
+        Key::Cluster => Some(write::cluster(state))
+            .filter(|record| *record != write::cluster(&State::default()))?
+            .encode_to_vec(),
         Key::Volume(id) => write::volume(state.volumes.get(id)?).encode_to_vec(),
         Key::Snapshot(id) => write::snapshot(state.snapshots.get(id)?).encode_to_vec(),
         Key::Node(name) => write::node(state.nodes.get(name)?).encode_to_vec(),
