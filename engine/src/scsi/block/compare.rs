@@ -3,6 +3,7 @@
 use super::{extent_in, is_fua};
 use crate::scsi::cdb::Blocks;
 use crate::scsi::handle::{After, Handled, Step, Task};
+use crate::scsi::sense::Sense;
 use crate::scsi::unit::LogicalUnit;
 use crate::volume::Operation;
 
@@ -17,10 +18,14 @@ pub(in crate::scsi) fn compare_and_write(unit: &mut LogicalUnit, task: &Task) ->
         count: u64::from(task.cdb.u8(13)),
     };
     let extent = extent_in(unit.size, blocks)?;
+    // 256 blocks look like none in the CDB's one byte; the length of the data gives them away.
+    if u64::from(task.expected_bytes) != 2 * extent.length() {
+        return Err(Sense::invalid_cdb(13).into());
+    }
     if extent.is_empty() {
         return Ok(Step::Good);
     }
-    let both = task.exact_data(2 * extent.length())?;
+    let both = task.data(2 * extent.length())?;
     let half = both.len() / 2;
     Ok(Step::Run(
         vec![Operation::CompareAndWrite {

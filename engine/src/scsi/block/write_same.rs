@@ -10,9 +10,9 @@ use crate::scsi::sense::Sense;
 use crate::scsi::unit::LogicalUnit;
 use crate::volume::Operation;
 
-/// MAXIMUM WRITE SAME LENGTH of VPD page B0: 512 MiB, as with UNMAP, so that no command takes longer
-/// than an initiator waits.
-pub(in crate::scsi) const WRITE_SAME_BLOCKS_MAX: u32 = 1 << 20;
+/// MAXIMUM WRITE SAME LENGTH of VPD page B0: 16 MiB, so that also a pattern that has to be written is
+/// on its way for no longer than a few large writes.
+pub(in crate::scsi) const WRITE_SAME_BLOCKS_MAX: u32 = 1 << 15;
 
 const UNMAP_BIT: u8 = 3;
 const NDOB_BIT: u8 = 0;

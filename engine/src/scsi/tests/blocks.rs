@@ -137,12 +137,24 @@ fn a_read_with_fua_flushes_what_is_cached() {
 }
 
 #[test]
-fn less_data_than_the_blocks_need_writes_nothing() {
-    let mut device = Device::new();
+fn less_data_than_the_blocks_need_writes_the_whole_blocks_sent() {
     for opcode in [WRITES, WRITE_AND_VERIFIES].concat() {
-        let done = device.run(&shaped(opcode, 0, 0, 2), &pattern(1, 0));
+        for (bytes, written) in [(0, 0), (200, 0), (512, 512), (1000, 512), (1024, 1024)] {
+            let mut device = Device::new();
+            device.memory.fill(0xee);
+            let data = pattern(2, 1);
+            assert_good(&device.run(&shaped(opcode, 0, 0, 2), &data[..bytes]));
+            assert_eq!(device.memory[..written], data[..written]);
+            assert!(device.memory[written..].iter().all(|byte| *byte == 0xee));
+        }
+    }
+    let mut device = Device::new();
+    for opcode in VERIFIES {
+        let done = device.run(&shaped(opcode, 0x02, 0, 2), &pattern(1, 0));
         assert_sense(&done, (5, 0x0e, 0x03));
     }
+    let done = device.run(&shaped(0x8b, 0, 0, 2), &pattern(1, 0));
+    assert_sense(&done, (5, 0x0e, 0x03));
     assert!(device.seen.is_empty());
 }
 
@@ -196,9 +208,10 @@ fn compare_and_write_writes_only_what_matched() {
     assert_sense(&done, (0xe, 0x1d, 0));
     assert_eq!(device.memory[6 * 512..8 * 512], new[..]);
     for bytes in [512, 1024, 2047, 4096] {
-        assert_sense(&device.run(&cdb, &vec![0; bytes]), (5, 0x0e, 0x03));
+        assert_sense(&device.run(&cdb, &vec![0; bytes]), INVALID_FIELD);
     }
     cdb[13] = 0;
+    assert_sense(&device.run(&cdb, &[0; 256 * 1024]), INVALID_FIELD);
     assert_good(&device.run(&cdb, &[]));
 }
 

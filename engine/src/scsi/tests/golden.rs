@@ -65,7 +65,7 @@ fn vital_product_data_have_these_bytes() {
         "00000100",
         "00000008",
         "80000000",
-        "0000000000100000"
+        "0000000000008000"
     );
     assert_eq!(
         page(&mut device, 0xb0),
@@ -112,7 +112,7 @@ fn sense_data_have_these_bytes() {
     );
     assert_eq!(
         hex(&range.encode(SenseFormat::Descriptor)),
-        "720521000000000c000a80000000000100000000"
+        "720521000000000c000a80000000000008000000"
     );
     let parameter = Sense::invalid_parameter(9);
     assert_eq!(

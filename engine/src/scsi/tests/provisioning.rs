@@ -107,6 +107,8 @@ fn write_same_refuses_anchor_no_blocks_and_wrong_data() {
             &device.run(&shaped(opcode, 0, 0, 0), &[0; 512]),
             INVALID_FIELD,
         );
+        let most = 1 << 15;
+        assert_good(&device.run(&shaped(opcode, 0, 0, most), &[0; 512]));
         assert_sense(
             &device.run(&shaped(opcode, 8, 0, 1), &[0; 256]),
             (5, 0x0e, 3),
@@ -119,6 +121,14 @@ fn write_same_refuses_anchor_no_blocks_and_wrong_data() {
             &device.run(&shaped(opcode, 0, SECTORS, 1), &[0; 512]),
             OUT_OF_RANGE,
         );
+    }
+    device
+        .unit
+        .set_size(VolumeSize::from_bytes(1 << 30).unwrap());
+    device.attention(A);
+    for opcode in [0x41, 0x93] {
+        let done = device.run(&shaped(opcode, 0, 0, (1 << 15) + 1), &[0; 512]);
+        assert_sense(&done, INVALID_FIELD);
     }
     // NDOB is not in the ten-byte command.
     assert_sense(&device.run(&shaped(0x41, 1, 0, 1), &[]), INVALID_FIELD);

@@ -270,8 +270,14 @@ fn registrations_are_bounded() {
 
 #[test]
 fn the_old_reserve_belongs_to_a_session() {
-    let mut device = Device::new();
-    for (reserve, release) in [([0x16, 0, 0, 0, 0, 0], [0x17, 0, 0, 0, 0, 0])] {
+    for (reserve, release, bytes) in [(0x16, 0x17, 6), (0x56, 0x57, 10)] {
+        let cdb = |opcode| {
+            let mut cdb = vec![0; bytes];
+            cdb[0] = opcode;
+            cdb
+        };
+        let (reserve, release) = (cdb(reserve), cdb(release));
+        let mut device = Device::new();
         assert_good(&device.run_as(A, &reserve, &[]));
         assert_eq!(device.run_as(B, &reserve, &[]).status, CONFLICT);
         assert_eq!(device.run_as(B, &[0; 6], &[]).status, CONFLICT);
