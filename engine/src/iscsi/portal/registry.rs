@@ -58,6 +58,14 @@ impl Mailbox {
 struct Entry {
     mailbox: Rc<Mailbox>,
     session: Option<Identity>,
+    /// It makes room for another and is on its way out.
+    told_to_end: bool,
+}
+
+impl Entry {
+    fn is_logging_in(&self) -> bool {
+        self.session.is_none() && !self.told_to_end
+    }
 }
 
 #[derive(Debug)]
@@ -102,13 +110,15 @@ pub(super) struct Registry {
 impl Registry {
     /// Takes a connection in. When too many are logging in, the oldest of them has to go.
     pub(super) fn enter(&mut self) -> (ConnectionId, Rc<Mailbox>) {
-        let logging_in = self
+        let mut logging_in = self
             .entries
-            .iter()
-            .filter(|(_, entry)| entry.session.is_none());
-        if logging_in.clone().count() >= limit::LOGIN_CONNECTIONS
-            && let Some((_, oldest)) = logging_in.min_by_key(|(id, _)| **id)
+            .values_mut()
+            .filter(|entry| entry.is_logging_in());
+        // Connections are never numbered again, so the first is the oldest.
+        if let Some(oldest) = logging_in.next()
+            && logging_in.count() + 1 >= limit::LOGIN_CONNECTIONS
         {
+            oldest.told_to_end = true;
             oldest.mailbox.post(Control::End(Ending::Crowded));
         }
         let id = ConnectionId(self.next_connection);
@@ -119,6 +129,7 @@ impl Registry {
             Entry {
                 mailbox: mailbox.clone(),
                 session: None,
+                told_to_end: false,
             },
         );
         (id, mailbox)
