@@ -60,7 +60,8 @@ fn a_damaged_index_snapshot_is_moved_aside_and_rebuilt() {
 fn a_store_beyond_repair_is_moved_aside_and_said_to_be_lost() {
     let directory = tempfile::tempdir().unwrap();
     filled(directory.path());
-    fs::write(directory.path().join("store/conf"), b"nonsense").unwrap();
+    let conf = directory.path().join("store/conf");
+    fs::write(conf, b"no configuration of any kind").unwrap();
     let lost = SledStore::open(directory.path());
     let Err(OpenError::Lost { moved_to, .. }) = lost else {
         panic!("it opened, or failed otherwise: {:?}", lost.err());

@@ -15,11 +15,14 @@ use ankole_proto::ClusterId;
 use serde::{Deserialize, Serialize};
 
 use crate::raft::ManagerId;
-use crate::store::{OpenError, SledStore};
+use crate::store::{Batch, KvStore, OpenError, SledStore, StoreError, Tree};
 
 const IDENTITY: &str = "manager.json";
 const IDENTITY_ASIDE: &str = "manager.json.new";
 const SNAPSHOTS: &str = "snapshots";
+/// Whose store it is, in the store itself: one without it was emptied, by damage that sled took for
+/// a new database.
+const OWNER: &[u8] = b"owner";
 const FORMAT: u32 = 1;
 /// Above any identity that was written by us.
 const IDENTITY_BYTES_MAX: u64 = 4096;
@@ -86,6 +89,9 @@ pub enum DirectoryError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Access(#[from] StoreError),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,11 +134,19 @@ impl Directory {
                 });
             }
         }
+        let store = Arc::new(SledStore::open(path)?);
+        let owner = store.read(Tree::Vote, OWNER)?;
+        if identity.is_some() && owner != Some(owner_of(id)) {
+            return Err(DirectoryError::StoreGone {
+                path: path.into(),
+                id: id.number(),
+            });
+        }
         Ok(Self {
             path: path.into(),
             id,
             identity,
-            store: Arc::new(SledStore::open(path)?),
+            store,
         })
     }
 
@@ -178,12 +192,22 @@ impl Directory {
             id: self.id.number(),
             cluster: cluster.or(stated),
         };
+        if self.identity.is_none() {
+            let mut batch = Batch::default();
+            batch.put(OWNER, owner_of(self.id));
+            self.store.write(Tree::Vote, batch)?;
+            self.store.flush()?;
+        }
         if self.identity.as_ref() != Some(&identity) {
             write_identity(&self.path, &identity)?;
             self.identity = Some(identity);
         }
         Ok(())
     }
+}
+
+fn owner_of(id: ManagerId) -> Vec<u8> {
+    id.number().to_be_bytes().to_vec()
 }
 
 fn read_identity(directory: &Path) -> Result<Option<Identity>, DirectoryError> {
@@ -278,5 +302,27 @@ mod tests {
         fs::remove_dir_all(path.path().join("store")).unwrap();
         let gone = Directory::open(path.path(), id(1));
         assert!(matches!(gone, Err(DirectoryError::StoreGone { id: 1, .. })));
+    }
+    #[test]
+    fn a_store_that_damage_has_emptied_does_not_start_under_the_old_id() {
+        for damage in [Vec::new(), vec![0; 1 << 20], vec![0xab; 1 << 20]] {
+            let path = tempfile::tempdir().unwrap();
+            let mut directory = Directory::open(path.path(), id(1)).unwrap();
+            directory.claim(None).unwrap();
+            drop(directory);
+            fs::write(path.path().join("store/db"), &damage).unwrap();
+            let opened = Directory::open(path.path(), id(1));
+            let refused = matches!(
+                opened,
+                Err(DirectoryError::StoreGone { .. }
+                    | DirectoryError::Store(OpenError::Lost { .. }))
+            );
+            assert!(
+                refused,
+                "damage of {} bytes: {:?}",
+                damage.len(),
+                opened.err()
+            );
+        }
     }
 }
