@@ -25,6 +25,7 @@ mod overlap;
 mod read;
 mod rebuild;
 mod replica;
+mod session;
 mod start;
 mod status;
 mod stop;
