@@ -66,15 +66,11 @@ impl<S: Seat> Desk<S> {
             .sum::<usize>();
         bounded(stored.max(report.disks.len()))?;
         self.seat.read().await?;
-        let ours = self
-            .seat
-            .with_state(State::cluster_id)
-            .map(|id| id.to_string());
-        if !report.cluster_id.is_empty() && ours.as_ref() != Some(&report.cluster_id) {
-            let (theirs, ours) = (
-                validate::reason(&report.cluster_id),
-                ours.unwrap_or_default(),
-            );
+        let ours = self.seat.with_state(State::cluster_id).ok_or_else(|| {
+            Status::unavailable("the cluster has no id yet; try again in a moment")
+        })?;
+        if !report.cluster_id.is_empty() && report.cluster_id != ours.to_string() {
+            let theirs = validate::reason(&report.cluster_id);
             let text = format!("the disks of this blockd belong to cluster {theirs}, not {ours}");
             return Err(Status::failed_precondition(format!(
                 "{text}; give it empty directories"

@@ -1,0 +1,257 @@
+//! A state with its log and its store, and the commands that tests make.
+
+mod apply;
+mod property;
+
+use std::collections::BTreeMap;
+
+use ankole_proto::rpc::v1::log_command::Command;
+use ankole_proto::rpc::v1::{self as rpc, LogAnswer, LogCommand};
+use ankole_proto::{ReplicaId, SnapshotId, VolumeId};
+
+use super::{ReplicaMode, Replicated, State, Volume};
+
+/// A state, its log and its store.
+#[derive(Default)]
+struct Log {
+    state: State,
+    stored: BTreeMap<Vec<u8>, Vec<u8>>,
+    entries: Vec<LogCommand>,
+}
+
+impl Log {
+    fn act(&mut self, command: Command) -> LogAnswer {
+        self.act_as("", command)
+    }
+
+    fn act_as(&mut self, request_id: &str, command: Command) -> LogAnswer {
+        let at_ms = 1_000 * (self.entries.len() as u64 + 1);
+        let entry = LogCommand {
+            request_id: request_id.into(),
+            at_ms,
+            command: Some(command),
+        };
+        let (answer, changes) = self.state.apply(self.entries.len() as u64 + 1, &entry);
+        self.entries.push(entry);
+        assert!(
+            changes.is_sorted_by(|one, other| one.0 < other.0),
+            "{changes:?}"
+        );
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.stored.insert(key, value),
+                None => self.stored.remove(&key),
+            };
+        }
+        answer
+    }
+
+    fn done(&mut self, command: Command) -> LogAnswer {
+        let answer = self.act(command);
+        assert_eq!(answer.refusal, None);
+        answer
+    }
+
+    fn refused(&mut self, command: Command) -> rpc::LogRefusal {
+        let before = self.state.clone();
+        let refusal = self.act(command).refusal.expect("refused");
+        assert_eq!(self.state, before, "a refusal changes nothing");
+        refusal
+    }
+
+    fn volume(&self) -> &Volume {
+        &self.state.volumes()[&VolumeId::from_bits(1)]
+    }
+}
+
+fn vid(n: u128) -> String {
+    VolumeId::from_bits(n).to_string()
+}
+
+fn rid(n: u128) -> String {
+    ReplicaId::from_bits(n).to_string()
+}
+
+fn sid(n: u128) -> String {
+    SnapshotId::from_bits(n).to_string()
+}
+
+fn placement(replica: u128, node: u128) -> rpc::Placement {
+    rpc::Placement {
+        replica_id: rid(replica),
+        node: format!("n{node}"),
+        disk_id: format!("{:032x}", 0xd0 + node),
+    }
+}
+
+fn create(volume: u128, name: &str) -> Command {
+    Command::CreateVolume(rpc::CreateVolumeCommand {
+        volume_id: vid(volume),
+        name: name.into(),
+        size_bytes: 1 << 30,
+        placements: (1..=3)
+            .map(|node| placement(10 * volume + node, node))
+            .collect(),
+        credential: vec![7; 32],
+    })
+}
+
+fn created(volume: u128, replica: u128) -> Command {
+    let (volume_id, replica_id) = (vid(volume), rid(replica));
+    Command::ReplicaCreated(rpc::ReplicaCreatedCommand {
+        volume_id,
+        replica_id,
+    })
+}
+
+fn attach(volume: u128, node: &str, port: u32) -> Command {
+    let (volume_id, node) = (vid(volume), node.into());
+    Command::AttachVolume(rpc::AttachVolumeCommand {
+        volume_id,
+        node,
+        port,
+        revision: 0,
+    })
+}
+
+fn detach(volume: u128) -> Command {
+    Command::DetachVolume(rpc::DetachVolumeCommand {
+        volume_id: vid(volume),
+        revision: 0,
+    })
+}
+
+fn grant(volume: u128, node: &str, expected_epoch: u64) -> Command {
+    let (volume_id, node) = (vid(volume), node.into());
+    Command::GrantEpoch(rpc::GrantEpochCommand {
+        volume_id,
+        node,
+        expected_epoch,
+    })
+}
+
+fn ended(volume: u128, node: &str) -> Command {
+    let (volume_id, node, reason) = (vid(volume), node.into(), String::new());
+    Command::EngineEnded(rpc::EngineEndedCommand {
+        volume_id,
+        node,
+        reason,
+    })
+}
+
+fn lost(volume: u128, epoch: u64, replica: u128) -> Command {
+    Command::ReplicaLost(rpc::ReplicaLostCommand {
+        volume_id: vid(volume),
+        epoch,
+        replica_id: rid(replica),
+        reason: "it missed a write".into(),
+        by_managers: false,
+    })
+}
+
+fn rebuild(volume: u128, replica: u128) -> Command {
+    let (volume_id, replica_id) = (vid(volume), rid(replica));
+    Command::StartRebuild(rpc::StartRebuildCommand {
+        volume_id,
+        replica_id,
+    })
+}
+
+fn in_sync(volume: u128, epoch: u64, replica: u128) -> Command {
+    let (volume_id, replica_id) = (vid(volume), rid(replica));
+    Command::ReplicaInSync(rpc::ReplicaInSyncCommand {
+        volume_id,
+        epoch,
+        replica_id,
+    })
+}
+
+fn snapshot(volume: u128, id: u128, name: &str) -> Command {
+    let (volume_id, snapshot_id, name) = (vid(volume), sid(id), name.into());
+    Command::CreateSnapshot(rpc::CreateSnapshotCommand {
+        volume_id,
+        snapshot_id,
+        name,
+    })
+}
+
+fn task_done(volume: u128, epoch: u64, task_id: u64, refusal: &str) -> Command {
+    let (volume_id, refusal) = (vid(volume), refusal.into());
+    Command::TaskDone(rpc::TaskDoneCommand {
+        volume_id,
+        epoch,
+        task_id,
+        refusal,
+    })
+}
+
+fn revert(volume: u128, id: u128) -> Command {
+    let (volume_id, snapshot_id) = (vid(volume), sid(id));
+    Command::RevertVolume(rpc::RevertVolumeCommand {
+        volume_id,
+        snapshot_id,
+    })
+}
+
+fn delete_snapshot(id: u128) -> Command {
+    Command::DeleteSnapshot(rpc::DeleteSnapshotCommand {
+        snapshot_id: sid(id),
+    })
+}
+
+fn layer_gone(id: u128) -> Command {
+    Command::LayerGone(rpc::LayerGoneCommand {
+        snapshot_id: sid(id),
+    })
+}
+
+fn delete(volume: u128) -> Command {
+    Command::DeleteVolume(rpc::DeleteVolumeCommand {
+        volume_id: vid(volume),
+        revision: 0,
+    })
+}
+
+fn gone(volume: u128, replica: u128, abandoned: bool) -> Command {
+    let (volume_id, replica_id) = (vid(volume), rid(replica));
+    Command::ReplicaGone(rpc::ReplicaGoneCommand {
+        volume_id,
+        replica_id,
+        abandoned,
+    })
+}
+
+fn worker(volume: u128, node: &str) -> Command {
+    let (volume_id, node) = (vid(volume), node.into());
+    Command::StartWorker(rpc::StartWorkerCommand { volume_id, node })
+}
+
+fn replace(volume: u128, old: u128, new: u128, node: u128) -> Command {
+    Command::ReplaceReplica(rpc::ReplaceReplicaCommand {
+        volume_id: vid(volume),
+        replica_id: rid(old),
+        placement: Some(placement(new, node)),
+        reason: "its node stays away".into(),
+    })
+}
+
+fn detached() -> Log {
+    let mut log = Log::default();
+    log.done(create(1, "data"));
+    for replica in 11..=13 {
+        log.done(created(1, replica));
+    }
+    log
+}
+
+/// Attached to n1 under epoch 1.
+fn attached() -> Log {
+    let mut log = detached();
+    log.done(attach(1, "n1", 4000));
+    log.done(grant(1, "n1", 0));
+    log
+}
+
+fn mode(log: &Log, replica: u128) -> ReplicaMode {
+    log.volume().replicas[&ReplicaId::from_bits(replica)].mode
+}
