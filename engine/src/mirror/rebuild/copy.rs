@@ -7,16 +7,15 @@
 //!                                     └───────────┘  equal
 //! ```
 
-use ankole_proto::wire::rebuild::{ChunkDigest, LayerBlocks, LayerOf, WriteLayer};
-use ankole_proto::wire::{ErrorCode, Frame, Header, Opcode};
-use ankole_proto::{Extent, LayerId, ReplicaId};
+use ankole_proto::wire::rebuild::{ChunkDigest, LayerOf};
+use ankole_proto::wire::{Header, Opcode};
+use ankole_proto::{Extent, ReplicaId};
 use bytes::Bytes;
 
 use super::{ChunkKey, Rebuild};
 use crate::mirror::Mirror;
 use crate::mirror::event::Effect;
 use crate::mirror::job::{JobId, Purpose};
-use crate::mirror::loss::Grace;
 use crate::mirror::replica::{Ask, Replica, SlotSet};
 use crate::volume::Moment;
 
@@ -24,20 +23,20 @@ use crate::volume::Moment;
 #[derive(Debug)]
 pub(super) struct Copy {
     /// Holds the head chunk's range.
-    job: Option<JobId>,
-    step: Step,
+    pub(super) job: Option<JobId>,
+    pub(super) step: Step,
     /// Who is asked; `None` while nobody can be.
-    source: Option<ReplicaId>,
+    pub(super) source: Option<ReplicaId>,
     /// Sources that could not give it.
-    tried: SlotSet,
+    pub(super) tried: SlotSet,
     /// What the target said: `Some(None)` when its own copy is damaged.
-    target: Option<Option<ChunkDigest>>,
+    pub(super) target: Option<Option<ChunkDigest>>,
     /// What the source said.
-    wanted: Option<ChunkDigest>,
+    pub(super) wanted: Option<ChunkDigest>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Locking,
     Comparing,
     Reading,
@@ -69,11 +68,11 @@ impl Mirror {
         }
     }
 
-    fn rebuild_of(&mut self, target: ReplicaId) -> Option<&mut Rebuild> {
+    pub(super) fn rebuild_of(&mut self, target: ReplicaId) -> Option<&mut Rebuild> {
         self.replicas.get_mut(&target)?.rebuild_mut()
     }
 
-    fn copy_of(&mut self, target: ReplicaId, key: ChunkKey) -> Option<&mut Copy> {
+    pub(super) fn copy_of(&mut self, target: ReplicaId, key: ChunkKey) -> Option<&mut Copy> {
         self.rebuild_of(target)?.copies.get_mut(&key)
     }
 
@@ -152,7 +151,7 @@ impl Mirror {
         self.ask_source(target, key, now, effects);
     }
 
-    fn ask_source(
+    pub(super) fn ask_source(
         &mut self,
         target: ReplicaId,
         key: ChunkKey,
@@ -197,7 +196,7 @@ impl Mirror {
         }
     }
 
-    fn send_copy(
+    pub(super) fn send_copy(
         &mut self,
         to: ReplicaId,
         target: ReplicaId,
@@ -214,7 +213,7 @@ impl Mirror {
         clippy::too_many_arguments,
         reason = "one frame: where to, what for, what it carries, and where effects go"
     )]
-    fn send_copy_body(
+    pub(super) fn send_copy_body(
         &mut self,
         to: ReplicaId,
         target: ReplicaId,
@@ -232,178 +231,6 @@ impl Mirror {
         if let Some(replica) = self.replicas.get_mut(&to) {
             replica.send(Ask::Copy(target, key), header, body, now, effects);
         }
-    }
-
-    /// Source or target answered a step of a chunk.
-    pub(in crate::mirror) fn copy_reply(
-        &mut self,
-        from: ReplicaId,
-        target: ReplicaId,
-        key: ChunkKey,
-        frame: Frame,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(copy) = self.copy_of(target, key) else {
-            return;
-        };
-        if from == target {
-            self.target_answered(target, key, frame, now, effects);
-        } else if copy.source == Some(from) {
-            self.source_answered(from, target, key, frame, now, effects);
-        }
-    }
-
-    fn target_answered(
-        &mut self,
-        target: ReplicaId,
-        key: ChunkKey,
-        frame: Frame,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        let digest = match (frame.header.opcode, frame.header.error) {
-            (Opcode::WriteLayer, None) => {
-                self.copied(target, key);
-                return;
-            }
-            (Opcode::Digest, None) => ChunkDigest::decode(&frame.payload).ok(),
-            (Opcode::Digest, Some(ErrorCode::Checksum)) => None,
-            (_, Some(error)) => {
-                let reason = format!("its rebuild failed: {error}");
-                self.target_failed(target, reason, now, effects);
-                return;
-            }
-            _ => return,
-        };
-        if let Some(copy) = self.copy_of(target, key) {
-            copy.target = Some(digest);
-        }
-        self.compared(target, key, now, effects);
-    }
-
-    fn source_answered(
-        &mut self,
-        from: ReplicaId,
-        target: ReplicaId,
-        key: ChunkKey,
-        frame: Frame,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        match (frame.header.opcode, frame.header.error) {
-            (Opcode::Digest, None) => {
-                if let Ok(digest) = ChunkDigest::decode(&frame.payload)
-                    && let Some(copy) = self.copy_of(target, key)
-                {
-                    copy.wanted = Some(digest);
-                    self.compared(target, key, now, effects);
-                    return;
-                }
-            }
-            (Opcode::ReadLayer, None) => {
-                if let Ok(blocks) = LayerBlocks::decode(frame.payload) {
-                    self.write_chunk(target, key, blocks, now, effects);
-                    return;
-                }
-            }
-            (_, Some(ErrorCode::NoSuchLayer)) => {
-                self.layer_is_gone(key.layer, target, now, effects);
-                return;
-            }
-            (_, Some(ErrorCode::Io | ErrorCode::Faulted)) => {
-                let reason = "its disk failed while a replica was rebuilt from it".to_owned();
-                self.lose(from, reason, Grace::None, now, effects);
-            }
-            _ => {}
-        }
-        // It could not give the chunk: another source is asked.
-        let slot = self.replicas.get(&from).map(|replica| replica.slot);
-        if let (Some(slot), Some(copy)) = (slot, self.copy_of(target, key)) {
-            copy.tried.insert(slot);
-        }
-        self.ask_source(target, key, now, effects);
-    }
-
-    /// Both digests are there: the chunk is done, or copied.
-    fn compared(
-        &mut self,
-        target: ReplicaId,
-        key: ChunkKey,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(copy) = self.copy_of(target, key) else {
-            return;
-        };
-        let (Some(theirs), Some(wanted), Some(source)) = (copy.target, copy.wanted, copy.source)
-        else {
-            return;
-        };
-        if theirs == Some(wanted) {
-            self.copied(target, key);
-        } else {
-            copy.step = Step::Reading;
-            self.send_copy(source, target, key, Opcode::ReadLayer, now, effects);
-        }
-    }
-
-    fn write_chunk(
-        &mut self,
-        target: ReplicaId,
-        key: ChunkKey,
-        blocks: LayerBlocks,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        let bytes = blocks.data.len() as u64;
-        let layer = key.layer;
-        let body = WriteLayer { layer, blocks }.encode();
-        if let Some(rebuild) = self.rebuild_of(target) {
-            rebuild.bucket.take(bytes, now);
-            if let Some(copy) = rebuild.copies.get_mut(&key) {
-                copy.step = Step::Writing;
-            }
-        }
-        self.send_copy_body(target, target, key, Opcode::WriteLayer, body, now, effects);
-    }
-
-    /// The chunk is equal.
-    fn copied(&mut self, target: ReplicaId, key: ChunkKey) {
-        self.attention = true;
-        let copy = self
-            .rebuild_of(target)
-            .and_then(|rebuild| rebuild.copies.remove(&key));
-        if let Some(job) = copy.and_then(|copy| copy.job) {
-            self.finish_job(job);
-        }
-    }
-
-    /// The source has merged a layer away: the rebuild begins again with what it has now.
-    fn layer_is_gone(
-        &mut self,
-        gone: LayerId,
-        target: ReplicaId,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        for replica in self.replicas.values_mut() {
-            let parent = replica
-                .tree
-                .iter()
-                .find(|link| link.layer == gone)
-                .map(|link| link.parent);
-            if let Some(parent) = parent {
-                replica.tree.retain(|link| link.layer != gone);
-                for link in &mut replica.tree {
-                    if link.parent == Some(gone) {
-                        link.parent = parent;
-                    }
-                }
-            }
-        }
-        let reason = format!("layer {gone} was merged away; its rebuild begins again");
-        self.lose(target, reason, Grace::None, now, effects);
     }
 
     /// The rebuild is over, one way or the other: its locks are given back.

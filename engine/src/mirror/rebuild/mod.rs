@@ -2,11 +2,12 @@
 //!
 //! Owns the way from an open link to the record that the replica is in sync. From the end of
 //! BeginRebuild on the target receives every mutation; each chunk of each layer is compared by
-//! digest and copied where it differs ([`copy`]); chunks of the head under the range lock. Why no
+//! digest and copied where it differs ([`copy`], [`answer`]); chunks of the head under the range lock. Why no
 //! write is lost is told in `docs/replication.md`. A rebuilding replica serves no read and is not
 //! needed by any acknowledgement (INV-9), until it is about to be recorded in sync: from then on
 //! every acknowledgement needs it.
 
+mod answer;
 mod copy;
 mod plan;
 mod rate;

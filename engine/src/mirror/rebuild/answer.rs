@@ -1,0 +1,186 @@
+//! What source and target answer while a chunk is compared and copied.
+
+use ankole_proto::wire::rebuild::{ChunkDigest, LayerBlocks, WriteLayer};
+use ankole_proto::wire::{ErrorCode, Frame, Opcode};
+use ankole_proto::{LayerId, ReplicaId};
+
+use super::ChunkKey;
+use super::copy::Step;
+use crate::mirror::Mirror;
+use crate::mirror::event::Effect;
+use crate::mirror::loss::Grace;
+use crate::volume::Moment;
+
+impl Mirror {
+    /// Source or target answered a step of a chunk.
+    pub(in crate::mirror) fn copy_reply(
+        &mut self,
+        from: ReplicaId,
+        target: ReplicaId,
+        key: ChunkKey,
+        frame: Frame,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(copy) = self.copy_of(target, key) else {
+            return;
+        };
+        if from == target {
+            self.target_answered(target, key, frame, now, effects);
+        } else if copy.source == Some(from) {
+            self.source_answered(from, target, key, frame, now, effects);
+        }
+    }
+
+    fn target_answered(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        frame: Frame,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let digest = match (frame.header.opcode, frame.header.error) {
+            (Opcode::WriteLayer, None) => {
+                self.copied(target, key);
+                return;
+            }
+            (Opcode::Digest, None) => ChunkDigest::decode(&frame.payload).ok(),
+            (Opcode::Digest, Some(ErrorCode::Checksum)) => None,
+            (_, Some(error)) => {
+                let reason = format!("its rebuild failed: {error}");
+                self.target_failed(target, reason, now, effects);
+                return;
+            }
+            _ => return,
+        };
+        if let Some(copy) = self.copy_of(target, key) {
+            copy.target = Some(digest);
+        }
+        self.compared(target, key, now, effects);
+    }
+
+    fn source_answered(
+        &mut self,
+        from: ReplicaId,
+        target: ReplicaId,
+        key: ChunkKey,
+        frame: Frame,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        match (frame.header.opcode, frame.header.error) {
+            (Opcode::Digest, None) => {
+                if let Ok(digest) = ChunkDigest::decode(&frame.payload)
+                    && let Some(copy) = self.copy_of(target, key)
+                {
+                    copy.wanted = Some(digest);
+                    self.compared(target, key, now, effects);
+                    return;
+                }
+            }
+            (Opcode::ReadLayer, None) => {
+                if let Ok(blocks) = LayerBlocks::decode(frame.payload) {
+                    self.write_chunk(target, key, blocks, now, effects);
+                    return;
+                }
+            }
+            (_, Some(ErrorCode::NoSuchLayer)) => {
+                self.layer_is_gone(key.layer, target, now, effects);
+                return;
+            }
+            (_, Some(ErrorCode::Io | ErrorCode::Faulted)) => {
+                let reason = "its disk failed while a replica was rebuilt from it".to_owned();
+                self.lose(from, reason, Grace::None, now, effects);
+            }
+            _ => {}
+        }
+        // It could not give the chunk: another source is asked.
+        let slot = self.replicas.get(&from).map(|replica| replica.slot);
+        if let (Some(slot), Some(copy)) = (slot, self.copy_of(target, key)) {
+            copy.tried.insert(slot);
+        }
+        self.ask_source(target, key, now, effects);
+    }
+
+    /// Both digests are there: the chunk is done, or copied.
+    fn compared(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(copy) = self.copy_of(target, key) else {
+            return;
+        };
+        let (Some(theirs), Some(wanted), Some(source)) = (copy.target, copy.wanted, copy.source)
+        else {
+            return;
+        };
+        if theirs == Some(wanted) {
+            self.copied(target, key);
+        } else {
+            copy.step = Step::Reading;
+            self.send_copy(source, target, key, Opcode::ReadLayer, now, effects);
+        }
+    }
+
+    fn write_chunk(
+        &mut self,
+        target: ReplicaId,
+        key: ChunkKey,
+        blocks: LayerBlocks,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let bytes = blocks.data.len() as u64;
+        let layer = key.layer;
+        let body = WriteLayer { layer, blocks }.encode();
+        if let Some(rebuild) = self.rebuild_of(target) {
+            rebuild.bucket.take(bytes, now);
+            if let Some(copy) = rebuild.copies.get_mut(&key) {
+                copy.step = Step::Writing;
+            }
+        }
+        self.send_copy_body(target, target, key, Opcode::WriteLayer, body, now, effects);
+    }
+
+    /// The chunk is equal.
+    fn copied(&mut self, target: ReplicaId, key: ChunkKey) {
+        self.attention = true;
+        let copy = self
+            .rebuild_of(target)
+            .and_then(|rebuild| rebuild.copies.remove(&key));
+        if let Some(job) = copy.and_then(|copy| copy.job) {
+            self.finish_job(job);
+        }
+    }
+
+    /// The source has merged a layer away: the rebuild begins again with what it has now.
+    fn layer_is_gone(
+        &mut self,
+        gone: LayerId,
+        target: ReplicaId,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        for replica in self.replicas.values_mut() {
+            let parent = replica
+                .tree
+                .iter()
+                .find(|link| link.layer == gone)
+                .map(|link| link.parent);
+            if let Some(parent) = parent {
+                replica.tree.retain(|link| link.layer != gone);
+                for link in &mut replica.tree {
+                    if link.parent == Some(gone) {
+                        link.parent = parent;
+                    }
+                }
+            }
+        }
+        let reason = format!("layer {gone} was merged away; its rebuild begins again");
+        self.lose(target, reason, Grace::None, now, effects);
+    }
+}
