@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use ankole_proto::VolumeId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -49,6 +50,12 @@ impl Reports {
         self.changed
             .send_modify(|count| *count = count.wrapping_add(1));
         result
+    }
+
+    /// Forgets engines of volumes that are gone. Nobody waits for that.
+    pub fn keep_engines(&self, exists: impl Fn(&VolumeId) -> bool) {
+        let mut observed = self.observed.lock();
+        observed.engines.retain(|volume, _| exists(volume));
     }
 
     /// Forgets every report: this manager leads from now on, and knows nothing yet.

@@ -61,6 +61,9 @@ async fn propose_all<S: Seat>(seat: &S, reports: &Reports) {
             cluster_id: id.to_string(),
         })),
     });
+    seat.with_state(|state| {
+        reports.keep_engines(|volume| state.volumes().contains_key(volume));
+    });
     let planned = seat
         .with_state(|state| reports.look(|observed| plan(state, observed, now, &mut rand::random)));
     for command in naming.into_iter().chain(planned) {
