@@ -86,7 +86,7 @@ fn the_identification_page_has_these_designators() {
         format!("02010028{}{}", text("ANKOLE  "), text(SERIAL)),
         format!("03080018{}{}00000000", text("naa."), text(NAA)),
         "5194000400000001".to_owned(),
-        format!("53980028{}{}00", text(TARGET), text(",t,0x0001")),
+        format!("53980028{}{}0000", text(TARGET), text(",t,0x0001")),
         format!("53a80020{}000000", text(TARGET)),
     ]
     .concat();
@@ -112,7 +112,7 @@ fn sense_data_have_these_bytes() {
     );
     assert_eq!(
         hex(&range.encode(SenseFormat::Descriptor)),
-        "720521000000000c000a80000000000008000000"
+        "720521000000000c000a80000000000100000000"
     );
     let parameter = Sense::invalid_parameter(9);
     assert_eq!(
