@@ -27,6 +27,8 @@ const NAME: &str = "iqn.2026-01.test:disk";
 const VOLUME_BYTES: u64 = 4 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 const GOOD: u8 = 0;
+/// Fewer than any system's queue of connections that wait to be accepted.
+const BURST: usize = 64;
 const CHECK_CONDITION: u8 = 2;
 
 /// Memory that answers at once, or when told to.
@@ -386,9 +388,10 @@ fn a_flood_of_connections_neither_keeps_an_initiator_out_nor_disturbs_one() {
         let bench = bench().await;
         let mut inside = Initiator::log_in(&bench, 1).await;
         let mut idle = Vec::new();
-        for _ in 0..limit::LOGIN_CONNECTIONS * 3 {
-            // All at once: the target sees none of them before the last has come.
-            idle.push(std::net::TcpStream::connect(bench.address).unwrap());
+        // In bursts, of which the target sees the first only after the last has come.
+        for _ in 0..limit::LOGIN_CONNECTIONS * 4 / BURST {
+            let burst = (0..BURST).map(|_| TcpStream::connect(bench.address));
+            idle.extend(futures_util::future::join_all(burst).await);
         }
         let mut late = Initiator::log_in(&bench, 2).await;
         for initiator in [&mut inside, &mut late] {
