@@ -1,0 +1,349 @@
+//! The conversation with the managers, who are played here.
+
+mod daemon_support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ankole_blockd::daemon::{Config, Daemon};
+use ankole_blockd::store::Store;
+use ankole_proto::rpc::v1::fleet_server::{Fleet, FleetServer};
+use ankole_proto::rpc::v1::{
+    AgentOrders, AgentReport, BlockdOrders, BlockdReport, EngineOrders, EngineReport, EpochGrant,
+    GrantEpochRequest, RecordReplicaInSyncRequest, RecordReplicaLostRequest, RecordTaskDoneRequest,
+    ReplicaOrder, ReplicaReport, StoredState,
+};
+use ankole_proto::wire::Opcode;
+use ankole_proto::wire::body::Seal;
+use ankole_proto::{ClusterId, ReplicaId};
+use daemon_support::{CREDENTIAL, Client, REPLICA, VOLUME, VOLUME_BYTES, layer, open_request};
+use parking_lot::{Condvar, Mutex};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+const CLUSTER: ClusterId = ClusterId::from_bits(0xc1);
+
+/// What a played manager is asked to say, and what it has heard.
+#[derive(Default)]
+struct Script {
+    orders: Mutex<Option<BlockdOrders>>,
+    heard: Mutex<Vec<BlockdReport>>,
+    news: Condvar,
+}
+
+#[derive(Clone)]
+struct Played(Arc<Script>);
+
+#[tonic::async_trait]
+impl Fleet for Played {
+    async fn blockd_heartbeat(
+        &self,
+        request: Request<BlockdReport>,
+    ) -> Result<Response<BlockdOrders>, Status> {
+        let report = request.into_inner();
+        let (seen, hold) = (report.seen_revision, u64::from(report.hold_ms));
+        self.0.heard.lock().push(report);
+        self.0.news.notify_all();
+        let until = Instant::now() + Duration::from_millis(hold);
+        loop {
+            let orders = self.0.orders.lock().clone();
+            match orders {
+                None => return Err(Status::unavailable("no leader")),
+                Some(orders) if orders.revision != seen || Instant::now() >= until => {
+                    return Ok(Response::new(orders));
+                }
+                Some(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    async fn agent_heartbeat(
+        &self,
+        _: Request<AgentReport>,
+    ) -> Result<Response<AgentOrders>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn engine_heartbeat(
+        &self,
+        _: Request<EngineReport>,
+    ) -> Result<Response<EngineOrders>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn grant_epoch(
+        &self,
+        _: Request<GrantEpochRequest>,
+    ) -> Result<Response<EpochGrant>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn record_replica_lost(
+        &self,
+        _: Request<RecordReplicaLostRequest>,
+    ) -> Result<Response<EngineOrders>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn record_replica_in_sync(
+        &self,
+        _: Request<RecordReplicaInSyncRequest>,
+    ) -> Result<Response<EngineOrders>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn record_task_done(
+        &self,
+        _: Request<RecordTaskDoneRequest>,
+    ) -> Result<Response<EngineOrders>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// A manager that is played: its script and its runtime.
+struct Manager {
+    script: Arc<Script>,
+    address: SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Manager {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let script = Arc::new(Script::default());
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = FleetServer::new(Played(Arc::clone(&script)));
+        runtime.spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        Self {
+            script,
+            address,
+            _runtime: runtime,
+        }
+    }
+
+    fn order(&self, orders: Option<BlockdOrders>) {
+        *self.script.orders.lock() = orders;
+    }
+
+    /// Waits for a report that comes after the call and is as wanted.
+    fn hears<T>(&self, what: &str, wanted: impl Fn(&BlockdReport) -> Option<T>) -> T {
+        let until = Instant::now() + daemon_support::PATIENCE;
+        let mut heard = self.script.heard.lock();
+        let mut next = heard.len();
+        loop {
+            while next < heard.len() {
+                if let Some(found) = wanted(&heard[next]) {
+                    return found;
+                }
+                next += 1;
+            }
+            let late = self.script.news.wait_until(&mut heard, until).timed_out();
+            assert!(!late, "never heard of {what}; last: {:?}", heard.last());
+        }
+    }
+}
+
+fn start(disk: &Path, managers: &[&Manager]) -> Daemon {
+    Daemon::start(&Config {
+        node: "n1".parse().unwrap(),
+        zone: "z".to_owned(),
+        disks: vec![disk.to_path_buf()],
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        unix: None,
+        advertise: None,
+        managers: managers.iter().map(|m| m.address.to_string()).collect(),
+    })
+    .unwrap()
+}
+
+fn orders(revision: u64, replicas: Vec<ReplicaOrder>) -> BlockdOrders {
+    BlockdOrders {
+        revision,
+        cluster_id: CLUSTER.to_string(),
+        replicas,
+        delete_replicas: vec![],
+    }
+}
+
+fn replica_order(disk_id: &str) -> ReplicaOrder {
+    ReplicaOrder {
+        id: REPLICA.to_string(),
+        volume_id: VOLUME.to_string(),
+        disk_id: disk_id.to_owned(),
+        size_bytes: VOLUME_BYTES,
+        base_layer: layer(1).to_string(),
+        credential: CREDENTIAL.as_bytes().to_vec(),
+        create: true,
+        remove_layers: vec![],
+    }
+}
+
+fn replica(report: &BlockdReport) -> Option<&ReplicaReport> {
+    report.disks.first()?.replicas.first()
+}
+
+/// The disk's id, as the daemon says it.
+fn disk_id(manager: &Manager) -> String {
+    manager.hears("the first report", |report| {
+        assert_eq!((report.node.as_str(), report.zone.as_str()), ("n1", "z"));
+        let disk = report.disks.first()?;
+        assert!(disk.capacity_bytes >= disk.free_bytes && disk.free_bytes > 0);
+        Some(disk.id.clone())
+    })
+}
+
+#[test]
+fn a_replica_is_created_served_merged_and_deleted_as_ordered() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::start();
+    manager.order(Some(orders(1, vec![])));
+    let daemon = start(dir.path(), &[&manager]);
+    let order = replica_order(&disk_id(&manager));
+    manager.order(Some(orders(2, vec![order.clone()])));
+    manager.hears("the created replica", |report| {
+        let replica = replica(report)?;
+        assert_eq!(replica.id, REPLICA.to_string());
+        assert_eq!(report.cluster_id, CLUSTER.to_string());
+        (replica.state() == StoredState::Ready).then_some(())
+    });
+    let mut client = Client::tcp(daemon.address());
+    client.open(&open_request(1)).unwrap();
+    client.write(0, &[7; 4096]);
+    for head in [1, 2] {
+        let seal = Seal {
+            head: layer(head),
+            new_head: layer(head + 1),
+        };
+        let header = client.header(Opcode::Seal, 0, 0);
+        client.done(header, &seal.encode());
+    }
+    let three: Vec<String> = [1, 2, 3].map(|raw| layer(raw).to_string()).to_vec();
+    manager.hears("the sealed layers", |report| {
+        (replica(report)?.layers == three).then_some(())
+    });
+    let remove = ReplicaOrder {
+        remove_layers: vec![layer(1).to_string()],
+        ..order
+    };
+    manager.order(Some(orders(3, vec![remove])));
+    manager.hears("the merged layer", |report| {
+        (replica(report)?.layers == three[1..]).then_some(())
+    });
+    assert!(client.read(0, 4096).iter().all(|byte| *byte == 7));
+    manager.order(Some(BlockdOrders {
+        delete_replicas: vec![REPLICA.to_string()],
+        ..orders(4, vec![])
+    }));
+    manager.hears("the deletion", |report| {
+        report.disks[0].replicas.is_empty().then_some(())
+    });
+    let at = dir.path().join("ankole/replicas").join(REPLICA.to_string());
+    assert!(!at.exists());
+    daemon.stop();
+}
+
+#[test]
+fn a_replica_that_should_be_there_is_reported_missing_and_not_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::start();
+    manager.order(Some(orders(1, vec![])));
+    let daemon = start(dir.path(), &[&manager]);
+    let order = ReplicaOrder {
+        create: false,
+        ..replica_order(&disk_id(&manager))
+    };
+    manager.order(Some(orders(2, vec![order])));
+    manager.hears("the missing replica", |report| {
+        let replica = replica(report)?;
+        assert_eq!(replica.state(), StoredState::Faulted);
+        assert!(replica.message.contains("missing"), "{replica:?}");
+        Some(())
+    });
+    daemon.stop();
+    let store = Store::open(&[dir.path().to_path_buf()]).unwrap();
+    assert!(store.slots().is_empty());
+}
+
+#[test]
+fn the_next_manager_is_asked_when_one_has_no_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (Manager::start(), Manager::start());
+    second.order(Some(orders(1, vec![])));
+    let daemon = start(dir.path(), &[&first, &second]);
+    second.hears("the daemon, sent away by the first", |_| Some(()));
+    // The leader changes: the second has none now.
+    first.order(Some(orders(2, vec![])));
+    second.order(None);
+    first.hears("the daemon again, with what the second said", |report| {
+        (report.seen_revision >= 1).then_some(())
+    });
+    first.hears("orders taken from the new leader", |report| {
+        (report.seen_revision == 2).then_some(())
+    });
+    daemon.stop();
+}
+
+#[test]
+fn orders_of_another_cluster_are_not_carried_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::start();
+    manager.order(Some(orders(1, vec![])));
+    let daemon = start(dir.path(), &[&manager]);
+    let order = replica_order(&disk_id(&manager));
+    manager.hears("the cluster", |report| {
+        (report.cluster_id == CLUSTER.to_string()).then_some(())
+    });
+    manager.order(Some(BlockdOrders {
+        cluster_id: ClusterId::from_bits(0xbad).to_string(),
+        ..orders(9, vec![order])
+    }));
+    for _ in 0..3 {
+        manager.hears("a report after the foreign orders", |report| {
+            assert_eq!(report.cluster_id, CLUSTER.to_string());
+            assert_ne!(report.seen_revision, 9);
+            assert!(replica(report).is_none());
+            Some(())
+        });
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_disk_keeps_its_cluster_and_its_replicas_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::start();
+    manager.order(Some(orders(1, vec![])));
+    let daemon = start(dir.path(), &[&manager]);
+    let disk = disk_id(&manager);
+    let foreign = ReplicaId::from_bits(0xf0).to_string();
+    let mut unknown = replica_order(&disk);
+    unknown.id = foreign.clone();
+    manager.order(Some(orders(2, vec![unknown])));
+    manager.hears("the replica", |report| replica(report).map(|_| ()));
+    daemon.stop();
+    // The managers have forgotten the replica: it is kept and reported.
+    manager.order(Some(orders(3, vec![])));
+    let daemon = start(dir.path(), &[&manager]);
+    manager.hears("everything as before", |report| {
+        if report.cluster_id != CLUSTER.to_string() {
+            return None;
+        }
+        assert_eq!(report.disks[0].id, disk);
+        assert_eq!(replica(report)?.id, foreign);
+        Some(())
+    });
+    daemon.stop();
+}
