@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ankole_chaos::load::{self, Durable, Pattern, Workload};
-use ankole_chaos::{bench, conformance, demo};
+use ankole_chaos::{bench, conformance, demo, sim};
 use clap::{Args, Parser, Subcommand};
 
 /// Attacks and measures Ankole.
@@ -43,6 +43,18 @@ enum Command {
         /// Every family that the suite knows.
         #[arg(long, conflicts_with = "families")]
         all: bool,
+    },
+    /// Run the real decision code in the deterministic simulator.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first of them.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        /// Replay one seed, with a readable trace.
+        #[arg(long, conflicts_with_all = ["seeds", "first"])]
+        seed: Option<u64>,
     },
     /// Measure a volume beside stock tgt on a plain file, in the same run.
     Bench {
@@ -189,7 +201,35 @@ fn run(command: Command) -> anyhow::Result<bool> {
             println!("{passed} passed, {failed} failed, {skipped} skipped");
             Ok(failed == 0)
         }
+        Command::Sim {
+            seed: Some(seed), ..
+        } => replay(seed),
+        Command::Sim {
+            seeds,
+            first,
+            seed: None,
+        } => {
+            let (passed, failed) = sim::run_seeds(first, seeds);
+            println!("{passed} passed, {failed} failed");
+            Ok(failed == 0)
+        }
         Command::Bench { seconds, json } => bench::run(seconds, json).map(|()| true),
         Command::Demo { directory } => demo::run(directory.as_deref()).map(|()| true),
     }
+}
+
+fn replay(seed: u64) -> anyhow::Result<bool> {
+    let (result, same) = sim::replay(seed);
+    anyhow::ensure!(
+        same,
+        "seed {seed} did not go the same way twice: the simulator is at fault"
+    );
+    match result {
+        Ok(summary) => println!("seed {seed}: no violation, {summary:?}"),
+        Err(violation) => {
+            println!("{violation}");
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

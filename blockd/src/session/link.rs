@@ -23,7 +23,7 @@ pub(super) enum Answer {
 
 /// Why a request was not carried out, as the peer is told.
 #[derive(Debug, Clone)]
-pub(super) struct Denial {
+pub struct Denial {
     /// For machines.
     pub code: ErrorCode,
     /// For people; cut at [`ErrorCode::MESSAGE_BYTES_MAX`].
@@ -34,7 +34,7 @@ pub(super) struct Denial {
 
 /// What a refusal says in the fixed fields of its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Detail {
+pub enum Detail {
     /// Nothing: they repeat the request's.
     None,
     /// `Fenced`: the epoch that the replica obeys, in `sequence`.
@@ -45,7 +45,7 @@ pub(super) enum Detail {
 
 impl Denial {
     /// A refusal that says no more than its code and this.
-    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -54,7 +54,7 @@ impl Denial {
     }
 
     /// The answer to a request that the replica refused.
-    pub(super) fn of(error: &dyn Refusal) -> Self {
+    pub fn of(error: &dyn Refusal) -> Self {
         let detail = match (error.fenced_by(), error.damaged()) {
             (Some(epoch), _) => Detail::Epoch(epoch.raw()),
             (None, Some(damaged)) => Detail::Offset(damaged.block.offset()),

@@ -20,4 +20,5 @@ pub mod request;
 mod server;
 mod socket;
 
+pub use link::{Denial, Detail};
 pub use server::{Limits, ListenError, Server};

@@ -11,7 +11,7 @@ use super::link::Denial;
 
 /// When a mutation may be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durability {
+pub enum Durability {
     /// As soon as it is carried out.
     Cached,
     /// Once it is on the media (FUA).
@@ -20,7 +20,7 @@ pub(super) enum Durability {
 
 /// A request on an open connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Request {
+pub enum Request {
     /// Keeps the lease.
     Ping,
     /// Read the extent.
@@ -45,7 +45,7 @@ pub(super) enum Request {
 
 /// A request that changes the tree of layers. It syncs, so a disk thread does it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TreeRequest {
+pub enum TreeRequest {
     /// Seal the head.
     Seal(Seal),
     /// Go back to a sealed layer.
@@ -62,7 +62,7 @@ impl Request {
     /// # Errors
     ///
     /// The denial it is to be answered with.
-    pub(super) fn parse(header: &Header, payload: &[u8]) -> Result<Self, Denial> {
+    pub fn parse(header: &Header, payload: &[u8]) -> Result<Self, Denial> {
         let durability = if header.is_fua() {
             Durability::Synced
         } else {

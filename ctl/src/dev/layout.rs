@@ -159,6 +159,7 @@ impl Layout {
         let mut arguments = words(&["serve", "--bootstrap"]);
         arguments.extend(pair("--id", index + 1));
         arguments.extend(pair("--listen", &address));
+        arguments.extend(pair("--advertise", &address));
         arguments.extend(pair("--directory", self.data(&name).display()));
         for (peer, peer_address) in self.managers().iter().enumerate() {
             arguments.extend(pair("--peer", format!("{}={peer_address}", peer + 1)));

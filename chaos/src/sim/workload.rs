@@ -1,0 +1,68 @@
+//! What clients ask: overlapping reads, writes of any alignment, unmaps, zeroing and flushes, most
+//! of them near each other.
+
+use ankole_proto::geometry::{BLOCK_BYTES, CHUNK_BYTES, SECTOR_BYTES};
+use ankole_proto::{Extent, VolumeSize};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// Two chunks and a short third: every boundary there is.
+pub(super) const VOLUME_BYTES: u64 = 2 * CHUNK_BYTES + 4 * BLOCK_BYTES;
+/// Where most operations fall: the beginning, around the first chunk's end, the end.
+const HOT: [u64; 3] = [
+    0,
+    CHUNK_BYTES - 4 * BLOCK_BYTES,
+    VOLUME_BYTES - 8 * BLOCK_BYTES,
+];
+const HOT_BYTES: u64 = 8 * BLOCK_BYTES;
+
+/// One thing to ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ask {
+    Read(Extent),
+    Write(Extent, bool),
+    Unmap(Extent),
+    WriteZeroes(Extent, bool),
+    Flush,
+}
+
+pub(super) fn size() -> VolumeSize {
+    VolumeSize::from_bytes(VOLUME_BYTES).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+/// The next thing to ask.
+pub(super) fn next(random: &mut StdRng) -> Ask {
+    match random.random_range(0..100) {
+        0..35 => Ask::Read(extent(random)),
+        35..80 => Ask::Write(extent(random), random.random_ratio(1, 8)),
+        80..85 => Ask::Unmap(extent(random)),
+        85..90 => Ask::WriteZeroes(extent(random), random.random_ratio(1, 8)),
+        _ => Ask::Flush,
+    }
+}
+
+fn extent(random: &mut StdRng) -> Extent {
+    let hot = HOT[random.random_range(0..HOT.len())];
+    let sectors = HOT_BYTES / SECTOR_BYTES;
+    let (offset, length) = if random.random_ratio(2, 3) {
+        let block = random.random_range(0..HOT_BYTES / BLOCK_BYTES);
+        let most = HOT_BYTES / BLOCK_BYTES - block;
+        (
+            block * BLOCK_BYTES,
+            random.random_range(1..=most) * BLOCK_BYTES,
+        )
+    } else {
+        let sector = random.random_range(0..sectors);
+        (
+            sector * SECTOR_BYTES,
+            random.random_range(1..=(sectors - sector).min(20)) * SECTOR_BYTES,
+        )
+    };
+    Extent::new(hot + offset, length).unwrap_or_else(|| unreachable!("inside the volume"))
+}
+
+/// Everywhere that anything was ever written.
+pub(super) fn written() -> impl Iterator<Item = Extent> {
+    HOT.iter()
+        .filter_map(|offset| Extent::new(*offset, HOT_BYTES))
+}

@@ -1,0 +1,86 @@
+//! Healing everything, and looking at what is left.
+
+use std::time::Duration;
+
+use super::super::checker;
+use super::super::managers::Mode;
+use super::super::workload::{self, Ask};
+use super::{HOSTS, Happening, World};
+
+impl World {
+    /// Nothing goes wrong any more; what is down comes back.
+    pub(super) fn heal(&mut self) {
+        self.note(format_args!("HEAL"));
+        self.healing = true;
+        let now = self.schedule.now();
+        self.managers.unreachable_until = now;
+        self.network.join_all();
+        for host in 0..HOSTS {
+            self.hosts[host].slow = None;
+            self.schedule
+                .after(Duration::ZERO, Happening::StartHost { host });
+        }
+        // Agents end engines that are not wanted any more.
+        let newest = self.engines.keys().next_back().copied();
+        for engine in self.engines.keys().copied().collect::<Vec<_>>() {
+            if Some(engine) != newest {
+                self.ended(engine);
+            }
+        }
+        for key in self.network.connections(|_| true) {
+            let failure = ankole_engine::mirror::event::LinkFailure::Transport("reset".to_owned());
+            self.close_later(key, failure);
+        }
+        self.tell_engines();
+    }
+
+    /// Whether the volume is healthy: one engine serves, every replica is in sync, nothing waits.
+    pub(super) fn is_converged(&self) -> bool {
+        let mut engines = self.engines.values();
+        let served = matches!((engines.next(), engines.next()), (Some(engine), None)
+            if engine.serving && engine.waiting.is_empty());
+        served
+            && self.managers.with(Mode::InSync).count() == HOSTS
+            && !self.managers.has_task()
+            && self
+                .hosts
+                .iter()
+                .all(|host| host.is_up() && host.fault().is_none())
+    }
+
+    /// Whether every replica in sync is broken: only a disk error of the cursed host, as the last
+    /// in-sync one, leads here.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.managers.with(Mode::InSync).all(|replica| {
+            let host = self.hosts.iter().find(|host| host.replica == replica);
+            host.is_some_and(|host| host.fault().is_some())
+        })
+    }
+
+    /// Reads everything back, and compares the replicas with each other and with the history.
+    pub(super) fn finish(&mut self) -> Result<(), String> {
+        let Some(engine) = self.engines.keys().next_back().copied() else {
+            return Err("no engine is left".to_owned());
+        };
+        for extent in workload::written() {
+            self.submit(engine, Ask::Read(extent))?;
+        }
+        self.submit(engine, Ask::Flush)?;
+        let deadline = self.schedule.now() + Duration::from_secs(10);
+        while self
+            .engines
+            .get(&engine)
+            .is_some_and(|engine| !engine.waiting.is_empty())
+        {
+            if self.schedule.now() > deadline {
+                return Err(format!(
+                    "the last reads are not answered: {}",
+                    self.describe()
+                ));
+            }
+            self.advance()?;
+        }
+        checker::convergence::check(&mut self.hosts, &self.managers)?;
+        checker::snapshots::check(&mut self.hosts[0], &self.managers, &self.history)
+    }
+}
