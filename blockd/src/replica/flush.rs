@@ -79,6 +79,11 @@ impl<D: Disk> FlushPlan<D> {
         self.number
     }
 
+    /// How many files it syncs.
+    pub fn syncs(&self) -> usize {
+        self.files.len()
+    }
+
     /// Whether there is nothing to sync: it may be finished at once.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()

@@ -1,1 +1,245 @@
-//! A simulated disk.
+//! A disk in memory that forgets what was not synced.
+//!
+//! Files and directories have a present state and a durable one. [`SimDisk::crash`] makes the disk
+//! that a machine would find after the power failed: for each page of a file any state since the
+//! last sync of the file (none of the writes, all, some: pages reach the medium in any order), torn
+//! between sectors if asked; for each directory any number of its first changes since its last
+//! sync. A page that was a hole on the medium becomes whole or stays a hole, as on filesystems that
+//! allocate when data is written. Everything follows from a seed: the same calls give the same
+//! disk.
+
+mod directory;
+mod fate;
+mod file;
+mod inject;
+
+use std::io;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Disk, Space};
+use directory::Directories;
+pub use fate::Fate;
+use file::Files;
+pub use file::SimFile;
+use inject::Injector;
+pub use inject::{CallKind, Fault};
+
+pub(super) const PAGE_BYTES: u64 = 4096;
+
+/// All that a disk holds.
+#[derive(Debug, Clone)]
+struct State {
+    files: Files,
+    directories: Directories,
+    injector: Injector,
+    capacity_bytes: u64,
+}
+
+/// A simulated disk. Clones mean the same disk.
+#[derive(Debug, Clone)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+impl SimDisk {
+    /// An empty disk of this capacity.
+    pub fn new(capacity_bytes: u64) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State {
+                files: Files::default(),
+                directories: Directories::new(),
+                injector: Injector::default(),
+                capacity_bytes,
+            })),
+        }
+    }
+
+    /// The disk that is found after the machine stopped now. This one is not changed; handles of
+    /// its files do not reach the new one. Calls are counted anew, without faults.
+    #[must_use]
+    pub fn crash(&self, fate: Fate, seed: u64) -> Self {
+        let state = self.state.lock();
+        let mut dice = fate::Dice::new(fate, seed);
+        Self {
+            state: Arc::new(Mutex::new(State {
+                files: state.files.after_crash(&mut dice),
+                directories: state.directories.after_crash(&mut dice),
+                injector: Injector::default(),
+                capacity_bytes: state.capacity_bytes,
+            })),
+        }
+    }
+
+    /// Calls made until now, of those that [`Self::fail`] counts.
+    pub fn calls(&self) -> u64 {
+        self.state.lock().injector.calls()
+    }
+
+    /// Lets the call with this number (counted from 0 over the disk's life) meet a fault.
+    pub fn fail(&self, call: u64, fault: Fault) {
+        self.state.lock().injector.fail(call, fault);
+    }
+
+    /// Changes how much the disk holds.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state.lock().capacity_bytes = bytes;
+    }
+
+    /// Flips one bit of a file, on the medium too.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file or byte.
+    pub fn flip_bit(&self, path: &Path, byte: u64, bit: u8) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let file = state.directories.file(&names(path)?)?;
+        state.files.flip_bit(file, byte, bit)
+    }
+
+    fn with<T>(
+        &self,
+        kind: CallKind,
+        act: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.state.lock();
+        state.injector.admit(kind)?;
+        act(&mut state)
+    }
+}
+
+impl State {
+    /// Space comes back when the last name is durably gone.
+    fn forget_unnamed(&mut self) {
+        let named = self.directories.named_files();
+        self.files.keep_only(&named);
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.capacity_bytes
+            .saturating_sub(self.files.pages() * PAGE_BYTES)
+    }
+}
+
+/// The parts of a relative path.
+fn names(path: &Path) -> io::Result<Vec<String>> {
+    path.components()
+        .map(|part| match part {
+            Component::Normal(name) => name
+                .to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| io::ErrorKind::InvalidInput.into()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        })
+        .collect()
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    fn open(&self, path: &Path) -> io::Result<SimFile> {
+        let file = self.with(CallKind::Look, |state| {
+            state.directories.file(&names(path)?)
+        })?;
+        Ok(SimFile::new(self.clone(), file))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<SimFile> {
+        let file = self.with(CallKind::Change, |state| {
+            let names = names(path)?;
+            match state.directories.file(&names) {
+                Ok(file) => {
+                    state.files.set_len(file, 0)?;
+                    Ok(file)
+                }
+                Err(_) => {
+                    let file = state.files.create();
+                    state.directories.link(&names, file)?;
+                    Ok(file)
+                }
+            }
+        })?;
+        Ok(SimFile::new(self.clone(), file))
+    }
+
+    fn read_file(&self, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+        self.with(CallKind::Look, |state| {
+            let file = state.directories.file(&names(path)?)?;
+            let bytes = usize::try_from(state.files.len(file)?).unwrap_or(usize::MAX);
+            if bytes > bytes_max {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let mut out = vec![0; bytes];
+            state.files.read(file, &mut out, 0)?;
+            Ok(out)
+        })
+    }
+
+    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        use super::DiskFile;
+        let aside = path.with_extension("new");
+        let file = self.create(&aside)?;
+        file.write_at(&[io::IoSlice::new(bytes)], 0)?;
+        file.sync()?;
+        self.rename(&aside, path)?;
+        self.sync_dir(path.parent().unwrap_or(Path::new("")))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.with(CallKind::Change, |state| {
+            state.directories.rename(&names(from)?, &names(to)?)
+        })
+    }
+
+    fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
+        self.with(CallKind::Change, |state| {
+            let file = state.directories.file(&names(existing)?)?;
+            state.directories.link(&names(new)?, file)
+        })
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.with(CallKind::Change, |state| {
+            state.directories.remove_file(&names(path)?)?;
+            state.forget_unnamed();
+            Ok(())
+        })
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.with(CallKind::Change, |state| {
+            state.directories.remove_dir(&names(path)?)
+        })
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.with(CallKind::Change, |state| {
+            state.directories.create_dir(&names(path)?)
+        })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.with(CallKind::Look, |state| {
+            state.directories.list(&names(path)?)
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.with(CallKind::Sync, |state| {
+            state.directories.sync(&names(path)?)?;
+            state.forget_unnamed();
+            Ok(())
+        })
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.with(CallKind::Look, |state| {
+            Ok(Space {
+                capacity_bytes: state.capacity_bytes,
+                free_bytes: state.free_bytes(),
+            })
+        })
+    }
+}

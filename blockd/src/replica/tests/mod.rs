@@ -1,1 +1,7 @@
 //! Tests of whole replicas.
+
+mod basic;
+mod crash;
+mod model;
+mod operations;
+mod support;

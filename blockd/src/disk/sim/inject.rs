@@ -1,0 +1,62 @@
+//! Faults at a given call.
+
+use std::collections::BTreeMap;
+use std::io;
+
+/// What a call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallKind {
+    /// Reads.
+    Look,
+    /// Writes, punches, or changes names or lengths.
+    Change,
+    /// Makes something durable.
+    Sync,
+}
+
+/// What a call meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails with an I/O error, and has no effect.
+    Io,
+    /// It fails because the disk is full, and has no effect.
+    Full,
+    /// The machine stops: this call and all that follow fail.
+    Stop,
+}
+
+/// Counts calls and lets some fail.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Injector {
+    calls: u64,
+    faults: BTreeMap<u64, Fault>,
+    stopped: Option<()>,
+}
+
+impl Injector {
+    pub(super) const fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    pub(super) fn fail(&mut self, call: u64, fault: Fault) {
+        self.faults.insert(call, fault);
+    }
+
+    /// Counts a call and lets it fail if it is to.
+    pub(super) fn admit(&mut self, _kind: CallKind) -> io::Result<()> {
+        let call = self.calls;
+        self.calls += 1;
+        let fault = self.faults.remove(&call);
+        if fault == Some(Fault::Stop) {
+            self.stopped = Some(());
+        }
+        if self.stopped.is_some() {
+            return Err(io::Error::other("the machine has stopped"));
+        }
+        match fault {
+            Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
+            Some(_) => Err(io::Error::other("injected I/O error")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Random sequences of every operation, compared with the model after each.
+
+use proptest::prelude::*;
+
+use super::model::{Model, SECTOR, sectors};
+use super::support::{Rig, layer};
+use crate::disk::sim::SimDisk;
+use crate::replica::Progress;
+
+/// Two chunks and a short third: every border is there, and a case is quick.
+const BLOCKS: u64 = 1030;
+const SECTORS: u64 = BLOCKS * 8;
+
+#[derive(Debug, Clone)]
+pub(super) enum Operation {
+    Write { first: u64, count: u64, byte: u8 },
+    Unmap { first: u64, count: u64 },
+    Flush,
+    Writeback,
+    Seal,
+    Revert { which: usize },
+    Remove { which: usize },
+    MergeStep,
+    MergePlan,
+    Settle,
+    Reopen,
+    Close,
+}
+
+/// Ranges of sectors around the borders of blocks and chunks, so that they overlap often.
+fn range(sectors: u64) -> impl Strategy<Value = (u64, u64)> {
+    let near = prop_oneof![Just(0), Just(512 * 8 - 16), Just(sectors - 40)];
+    (near, 0..32u64, prop_oneof![Just(8), 1..40u64]).prop_map(move |(near, at, count)| {
+        let first = (near + at).min(sectors - 1);
+        (first, count.min(sectors - first))
+    })
+}
+
+pub(super) fn operation(sectors: u64) -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        8 => (range(sectors), 1..=255u8)
+            .prop_map(|((first, count), byte)| Operation::Write { first, count, byte }),
+        4 => range(sectors).prop_map(|(first, count)| Operation::Unmap { first, count }),
+        3 => Just(Operation::Flush),
+        1 => Just(Operation::Writeback),
+        2 => Just(Operation::Seal),
+        1 => any::<usize>().prop_map(|which| Operation::Revert { which }),
+        2 => any::<usize>().prop_map(|which| Operation::Remove { which }),
+        5 => Just(Operation::MergeStep),
+        2 => Just(Operation::MergePlan),
+        1 => Just(Operation::Settle),
+        1 => Just(Operation::Reopen),
+        1 => Just(Operation::Close),
+    ]
+}
+
+/// A replica, its model, and what goes on between calls.
+pub(super) struct World {
+    pub(super) disk: SimDisk,
+    pub(super) rig: Rig<SimDisk>,
+    pub(super) model: Model,
+    next_layer: u64,
+    removed: Vec<u64>,
+    /// A merge's plan that ran and is not finished yet.
+    plan: Option<crate::replica::FlushPlan<SimDisk>>,
+}
+
+impl World {
+    pub(super) fn new(disk: SimDisk, rig: Rig<SimDisk>) -> Self {
+        let sectors = rig.blocks * 8;
+        Self {
+            disk,
+            rig,
+            model: Model::new(sectors),
+            next_layer: 2,
+            removed: Vec::new(),
+            plan: None,
+        }
+    }
+
+    /// A sealed layer that is not being removed.
+    fn choose(&self, which: usize) -> Option<u64> {
+        let mut layers = self.model.sealed.keys().copied();
+        let count = self.model.sealed.len();
+        (count > 0).then(|| layers.nth(which % count)).flatten()
+    }
+
+    fn new_layer(&mut self) -> u64 {
+        self.next_layer += 1;
+        self.next_layer - 1
+    }
+
+    /// Carries the operation out; the model follows what succeeded.
+    pub(super) fn apply(&mut self, operation: &Operation) -> Result<(), String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        match operation {
+            Operation::Write { first, count, byte } => {
+                let data = vec![*byte; usize::try_from(count * SECTOR).unwrap()];
+                self.rig
+                    .write(first * SECTOR, &data)
+                    .map_err(|error| text(&error))?;
+                self.model.fill(*first, *count, *byte);
+            }
+            Operation::Unmap { first, count } => {
+                self.rig
+                    .unmap(first * SECTOR, count * SECTOR)
+                    .map_err(|error| text(&error))?;
+                self.model.fill(*first, *count, 0);
+            }
+            Operation::Flush => self.rig.flush().map_err(|error| text(&error))?,
+            Operation::Writeback => {
+                if let Some(plan) = self.rig.replica.plan_writeback() {
+                    let result = plan.run();
+                    self.rig
+                        .replica
+                        .finish_flush(plan, result)
+                        .map_err(|error| text(&error))?;
+                }
+            }
+            Operation::Seal => {
+                let new_head = self.new_layer();
+                self.rig.seal(new_head).map_err(|error| text(&error))?;
+                self.model.seal(new_head);
+            }
+            Operation::Revert { which } => {
+                if let Some(to) = self.choose(*which) {
+                    let new_head = self.new_layer();
+                    self.rig
+                        .revert(layer(to), new_head)
+                        .map_err(|error| text(&error))?;
+                    self.model.revert(to, new_head);
+                }
+            }
+            Operation::Remove { which } => {
+                if let Some(gone) = self.choose(*which) {
+                    self.rig
+                        .replica
+                        .remove_layer(layer(gone))
+                        .map_err(|error| text(&error))?;
+                    self.model.sealed.remove(&gone);
+                    self.removed.push(gone);
+                }
+            }
+            Operation::MergeStep | Operation::MergePlan => {
+                self.merge(matches!(operation, Operation::MergePlan))?;
+            }
+            Operation::Settle => {
+                self.rig
+                    .replica
+                    .settle_step(4)
+                    .map_err(|error| text(&error))?;
+            }
+            Operation::Reopen => self.reopen()?,
+            Operation::Close => {
+                let epoch = self.rig.epoch;
+                self.rig
+                    .replica
+                    .close(epoch)
+                    .map_err(|error| text(&error))?;
+                self.reopen()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes a plan that waits, or takes a step; `hold` leaves the step's plan unfinished.
+    fn merge(&mut self, hold: bool) -> Result<(), String> {
+        if let Some(plan) = self.plan.take() {
+            return self
+                .rig
+                .replica
+                .finish_flush(plan, Ok(()))
+                .map_err(|error| error.to_string());
+        }
+        let progress = self.rig.replica.merge_step(3);
+        if let Progress::Sync(plan) = progress.map_err(|error| error.to_string())? {
+            let result = plan.run();
+            if hold && result.is_ok() {
+                self.plan = Some(plan);
+                return Ok(());
+            }
+            self.rig
+                .replica
+                .finish_flush(plan, result)
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), String> {
+        self.plan = None;
+        let epoch = self.rig.epoch.raw() + 1;
+        let replica = crate::replica::Replica::load(&self.disk, super::support::directory())
+            .map_err(|error| error.to_string())?;
+        let mut rig = Rig {
+            replica,
+            blocks: self.rig.blocks,
+            epoch: ankole_proto::Epoch::from_raw(epoch),
+            sequence: 0,
+        };
+        let request = super::support::open_request(rig.blocks, epoch);
+        rig.replica
+            .open(&request)
+            .map_err(|error| error.to_string())?;
+        self.rig = rig;
+        Ok(())
+    }
+
+    /// Everything reads as the model says, in every layer that is left.
+    pub(super) fn compare(&mut self) {
+        assert_eq!(sectors(&self.rig.read_all()), self.model.now);
+        for (sealed, wanted) in &self.model.sealed {
+            let found = exported(&self.disk, self.rig.blocks, *sealed);
+            assert_eq!(&found, wanted, "layer {sealed}");
+        }
+    }
+}
+
+/// The contents of a layer, read offline.
+pub(super) fn exported(disk: &SimDisk, blocks: u64, id: u64) -> Vec<u8> {
+    let mut out = vec![0; usize::try_from(blocks * 4096).unwrap()];
+    let directory = super::support::directory();
+    crate::replica::export(disk, directory, Some(layer(id)), |offset, data| {
+        let at = usize::try_from(offset).unwrap();
+        out[at..at + data.len()].copy_from_slice(data);
+        Ok(())
+    })
+    .unwrap();
+    sectors(&out)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn a_replica_reads_as_the_model_after_every_sequence(
+        operations in prop::collection::vec(operation(SECTORS), 1..40),
+    ) {
+        let (disk, rig) = Rig::new(BLOCKS);
+        let mut world = World::new(disk, rig);
+        for operation in &operations {
+            world.apply(operation).unwrap();
+        }
+        world.compare();
+        world.rig.merge_all_after(world.plan.take());
+        world.compare();
+        let found = crate::replica::verify(&world.disk, super::support::directory()).unwrap();
+        prop_assert_eq!((found.damaged, found.unsettled_blocks), (0, 0));
+    }
+}
