@@ -29,12 +29,14 @@ struct Alone {
     state: Arc<Mutex<State>>,
     applied: Arc<watch::Sender<u64>>,
     leads: Arc<watch::Sender<Leadership>>,
+    /// Of a follower: who leads.
+    leader: Option<Channel>,
 }
 
 impl Alone {
-    fn new() -> Self {
+    fn new(leader: Option<Channel>) -> Self {
         let leads = Leadership {
-            is_leader: true,
+            is_leader: leader.is_none(),
             leader: None,
             term: 1,
         };
@@ -42,6 +44,7 @@ impl Alone {
             state: Arc::default(),
             applied: Arc::new(watch::Sender::new(0)),
             leads: Arc::new(watch::Sender::new(leads)),
+            leader,
         }
     }
 }
@@ -76,7 +79,7 @@ impl Seat for Alone {
     }
 
     async fn turn(&self, _: &MetadataMap) -> Result<Turn, SeatError> {
-        Ok(Turn::Mine)
+        Ok(self.leader.clone().map_or(Turn::Mine, Turn::Leaders))
     }
 
     fn group(&self) -> Group {
@@ -90,8 +93,8 @@ impl Seat for Alone {
 }
 
 /// Serves one manager and tells how to reach it.
-async fn manager() -> Channel {
-    let seat = Alone::new();
+async fn manager(leader: Option<Channel>) -> Channel {
+    let seat = Alone::new(leader);
     let reports = Arc::new(Reports::default());
     tokio::spawn(drive::run(seat.clone(), Arc::clone(&reports)));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -252,7 +255,7 @@ async fn engine(
 
 /// A manager with three nodes, and whether an initiator is logged in.
 async fn cluster() -> (Channel, Arc<AtomicBool>) {
-    let channel = manager().await;
+    let channel = manager(None).await;
     let logged_in = Arc::new(AtomicBool::new(false));
     for (node, disk) in [("n1", 1), ("n2", 2), ("n3", 3)] {
         tokio::spawn(blockd(channel.clone(), node, disk));
@@ -602,4 +605,35 @@ async fn a_watcher_sees_what_is_there_and_then_what_changes() {
         .events;
     assert_eq!(events.len(), 5);
     assert_eq!(events[4].kind, "VolumeDeleted");
+}
+
+#[tokio::test]
+async fn a_follower_passes_calls_streams_and_refusals_of_the_leader_on() {
+    let (leader, _) = cluster().await;
+    let follower = manager(Some(leader)).await;
+    let mut admin = AdminClient::new(follower.clone());
+    let mut items = admin
+        .watch(rpc::WatchRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(items.message().await.unwrap().is_some());
+    let volume = admin
+        .create_volume(create("data", "c"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(volume.replicas.len(), 3);
+    let lost = rpc::RecordReplicaLostRequest {
+        volume_id: volume.id,
+        epoch: 0,
+        replica_id: volume.replicas[0].id.clone(),
+        reason: String::new(),
+    };
+    let refused = FleetClient::new(follower)
+        .record_replica_lost(lost)
+        .await
+        .unwrap_err();
+    let named = refused.metadata().get("ankole-refusal").unwrap();
+    assert_eq!(named, "fenced");
 }
