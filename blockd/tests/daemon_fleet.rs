@@ -1,4 +1,9 @@
 //! The conversation with the managers, who are played here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where it finds something wrong"
+)]
 
 mod daemon_support;
 

@@ -1,4 +1,9 @@
 //! The block protocol over real sockets against the real store.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where it finds something wrong"
+)]
 
 mod daemon_support;
 

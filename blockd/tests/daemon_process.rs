@@ -1,4 +1,9 @@
 //! The real binary: the ready line, the orderly end, and the sudden one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where it finds something wrong"
+)]
 
 mod daemon_support;
 

@@ -36,7 +36,7 @@ pub use disk_root::{DiskRoot, DiskRootError};
 pub use flush_gate::{FlushGate, Joined};
 pub use marker::MarkerError;
 pub use offline::{Offline, OfflineError};
-pub use slot::{Barred, FlushWaiter, Occupant, Slot, SlotError, StoreReplica};
+pub use slot::{Barred, FlushAnswer, FlushWaiter, Occupant, Slot, SlotError, StoreReplica};
 pub use tenancy::ConnectionId;
 
 /// The directory of replicas on a disk.
