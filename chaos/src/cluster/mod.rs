@@ -47,7 +47,11 @@ impl Cluster {
             base_port,
             managers,
         };
-        cluster.start_missing()?;
+        if let Err(error) = cluster.start_missing() {
+            // Whatever did start is not left behind.
+            let _ = cluster.down();
+            return Err(error);
+        }
         Ok(cluster)
     }
 

@@ -8,7 +8,7 @@ use ankole_proto::rpc::v1 as rpc;
 use crate::state::{Event, Snapshot, State, record};
 
 pub(super) use node::nodes;
-pub(super) use volume::{initiators, serves, volume};
+pub(super) use volume::{serves, volume};
 
 /// A snapshot.
 pub(super) fn snapshot(state: &State, snapshot: &Snapshot) -> rpc::Snapshot {

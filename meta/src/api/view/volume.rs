@@ -27,7 +27,7 @@ pub(in crate::api) fn serves(observed: &Observed, now: Now, volume: &Volume) -> 
 }
 
 /// Sessions logged in, as far as is known.
-pub(in crate::api) fn initiators(observed: &Observed, now: Now, volume: &Volume) -> u32 {
+fn initiators(observed: &Observed, now: Now, volume: &Volume) -> u32 {
     engine(observed, now, volume).map_or(0, |engine| engine.initiators)
 }
 
