@@ -6,6 +6,26 @@
 
 use parking_lot::Mutex;
 
+use super::slot::Occupant;
+use crate::replica::refusal::Refusal;
+
+/// Told once that a sync is done, or why it is not.
+pub type FlushAnswer = Box<dyn FnOnce(Result<(), &dyn Refusal>) + Send>;
+
+/// Somebody who waits for a sync.
+pub struct FlushWaiter {
+    /// Whose flush it is.
+    pub occupant: Occupant,
+    /// Told when it is done.
+    pub answer: FlushAnswer,
+}
+
+impl std::fmt::Debug for FlushWaiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("FlushWaiter").field(&self.occupant).finish()
+    }
+}
+
 /// Who waits, and whether somebody is syncing.
 #[derive(Debug)]
 pub struct FlushGate<W> {

@@ -12,6 +12,7 @@
 //! them. Promises that a bad replica is told and left alone and stops nothing else, and that one
 //! connection at a time speaks for a replica (INV-1). Must not know sockets or the managers.
 
+mod barred;
 mod boot;
 mod disk_root;
 mod flush_gate;
@@ -31,12 +32,13 @@ use ankole_proto::{ClusterId, Credential, DiskId, LayerId, ReplicaId, VolumeId, 
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
+pub use barred::{Barred, SlotError};
 pub use boot::boot_id;
 pub use disk_root::{DiskRoot, DiskRootError};
-pub use flush_gate::{FlushGate, Joined};
+pub use flush_gate::{FlushAnswer, FlushGate, FlushWaiter, Joined};
 pub use marker::MarkerError;
 pub use offline::{Offline, OfflineError};
-pub use slot::{Barred, FlushAnswer, FlushWaiter, Occupant, Slot, SlotError, StoreReplica};
+pub use slot::{Occupant, Slot, StoreReplica};
 pub use tenancy::ConnectionId;
 
 /// The directory of replicas on a disk.

@@ -1,10 +1,13 @@
 //! What the managers are told of the disks and replicas.
 
+use ankole_proto::LayerId;
 use ankole_proto::rpc::v1::{DiskReport, ReplicaReport, StoredState};
+use ankole_proto::wire::body::Memory;
 
 use super::disk_root::DiskRoot;
-use super::{Missing, Store};
+use super::{Missing, Slot, Store};
 use crate::disk::Space;
+use crate::replica::State;
 
 impl Store {
     /// Every disk with its replicas, as they are now.
@@ -29,6 +32,46 @@ impl Store {
                 disk_report(root, replicas)
             })
             .collect()
+    }
+}
+
+impl Slot {
+    /// What the managers are told of it.
+    fn report(&self) -> ReplicaReport {
+        let replica = match self.loaded() {
+            Ok(replica) => replica.lock(),
+            Err(bad) => {
+                return ReplicaReport {
+                    id: self.id().to_string(),
+                    state: StoredState::Faulted.into(),
+                    message: bad.to_string(),
+                    ..ReplicaReport::default()
+                };
+            }
+        };
+        let (state, message) = match replica.state() {
+            State::Ready => (StoredState::Ready, String::new()),
+            State::Rebuilding => (StoredState::Rebuilding, String::new()),
+            State::Faulted { reason } => (StoredState::Faulted, reason.clone()),
+        };
+        let head = replica.head();
+        let mut layers: Vec<LayerId> = replica
+            .layers()
+            .iter()
+            .map(|link| link.layer)
+            .filter(|layer| *layer != head)
+            .collect();
+        layers.push(head);
+        ReplicaReport {
+            id: self.id().to_string(),
+            volume_id: replica.volume().to_string(),
+            state: state.into(),
+            message,
+            epoch: replica.epoch().raw(),
+            used_bytes: replica.used_bytes(),
+            layers: layers.iter().map(ToString::to_string).collect(),
+            memory_lost: matches!(replica.memory(), Memory::Lost | Memory::Restarted),
+        }
     }
 }
 

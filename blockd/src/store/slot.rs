@@ -4,21 +4,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ankole_proto::rpc::v1::{ReplicaReport, StoredState};
-use ankole_proto::wire::ErrorCode;
 use ankole_proto::wire::body::{Memory, OpenRequest, Opened};
 use ankole_proto::{DiskId, Epoch, LayerId, ReplicaId, Sequence, VolumeId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::barred::{Barred, SlotError};
 use super::boot::{BootRecord, boot_id};
 use super::disk_root::DiskRoot;
-use super::flush_gate::{FlushGate, Joined};
+use super::flush_gate::{FlushGate, FlushWaiter, Joined};
 use super::tenancy::{ConnectionId, Tenancy};
 use super::{CreateError, Creation};
 use crate::disk::LocalDisk;
 use crate::replica::refusal::Refusal;
-use crate::replica::{self, OpenError, Replica, ReplicaSpec, State, TreeError};
+use crate::replica::{self, Replica, ReplicaSpec, TreeError};
 
 /// A replica on a disk of this host.
 pub type StoreReplica = Replica<LocalDisk>;
@@ -62,88 +61,6 @@ struct Occupancy {
     occupant: Occupant,
     tenancy: Tenancy,
     retired: bool,
-}
-
-/// Told once that a sync is done, or why it is not.
-pub type FlushAnswer = Box<dyn FnOnce(Result<(), &dyn Refusal>) + Send>;
-
-/// Somebody who waits for a sync.
-pub struct FlushWaiter {
-    /// Whose flush it is.
-    pub occupant: Occupant,
-    /// Told when it is done.
-    pub answer: FlushAnswer,
-}
-
-impl std::fmt::Debug for FlushWaiter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("FlushWaiter").field(&self.occupant).finish()
-    }
-}
-
-/// Why a connection may not use the replica (any more).
-#[derive(Debug, thiserror::Error)]
-pub enum Barred {
-    /// An engine with a newer epoch has opened it (INV-1).
-    #[error("fenced: an engine with epoch {current} has opened this replica")]
-    Fenced {
-        /// The newer epoch.
-        current: Epoch,
-    },
-    /// The same engine has opened it over another connection, or has closed it.
-    #[error("this connection does not have the replica open")]
-    Replaced,
-    /// It is being deleted.
-    #[error("replica {0} has been deleted")]
-    Retired(ReplicaId),
-    /// It could not be loaded.
-    #[error("the replica cannot be used: {0}")]
-    Bad(String),
-}
-
-impl Refusal for Barred {
-    fn code(&self) -> ErrorCode {
-        match self {
-            Self::Fenced { .. } => ErrorCode::Fenced,
-            Self::Replaced => ErrorCode::NotOpen,
-            Self::Retired(_) => ErrorCode::NoSuchReplica,
-            Self::Bad(_) => ErrorCode::Faulted,
-        }
-    }
-
-    fn fenced_by(&self) -> Option<Epoch> {
-        match self {
-            Self::Fenced { current } => Some(*current),
-            _ => None,
-        }
-    }
-}
-
-/// Why a replica was not opened or closed for a connection.
-#[derive(Debug, thiserror::Error)]
-pub enum SlotError {
-    /// The connection may not.
-    #[error(transparent)]
-    Barred(#[from] Barred),
-    /// The replica refuses.
-    #[error(transparent)]
-    Replica(#[from] OpenError),
-}
-
-impl Refusal for SlotError {
-    fn code(&self) -> ErrorCode {
-        match self {
-            Self::Barred(barred) => barred.code(),
-            Self::Replica(error) => error.code(),
-        }
-    }
-
-    fn fenced_by(&self) -> Option<Epoch> {
-        match self {
-            Self::Barred(barred) => barred.fenced_by(),
-            Self::Replica(error) => error.fenced_by(),
-        }
-    }
 }
 
 impl Slot {
@@ -248,7 +165,7 @@ impl Slot {
         (!self.occupancy.lock().retired).then_some(guard)
     }
 
-    fn loaded(&self) -> Result<&Mutex<StoreReplica>, Barred> {
+    pub(super) fn loaded(&self) -> Result<&Mutex<StoreReplica>, Barred> {
         match &self.content {
             Content::Loaded { replica, .. } => Ok(replica),
             Content::Bad(reason) => Err(Barred::Bad(reason.clone())),
@@ -449,44 +366,6 @@ impl Slot {
     /// Has the managers told at once that something is different now.
     pub fn tell(&self) {
         self.changed.notify_one();
-    }
-
-    /// What the managers are told of it.
-    pub(super) fn report(&self) -> ReplicaReport {
-        let replica = match self.loaded() {
-            Ok(replica) => replica.lock(),
-            Err(bad) => {
-                return ReplicaReport {
-                    id: self.id.to_string(),
-                    state: StoredState::Faulted.into(),
-                    message: bad.to_string(),
-                    ..ReplicaReport::default()
-                };
-            }
-        };
-        let (state, message) = match replica.state() {
-            State::Ready => (StoredState::Ready, String::new()),
-            State::Rebuilding => (StoredState::Rebuilding, String::new()),
-            State::Faulted { reason } => (StoredState::Faulted, reason.clone()),
-        };
-        let head = replica.head();
-        let mut layers: Vec<LayerId> = replica
-            .layers()
-            .iter()
-            .map(|link| link.layer)
-            .filter(|layer| *layer != head)
-            .collect();
-        layers.push(head);
-        ReplicaReport {
-            id: self.id.to_string(),
-            volume_id: replica.volume().to_string(),
-            state: state.into(),
-            message,
-            epoch: replica.epoch().raw(),
-            used_bytes: replica.used_bytes(),
-            layers: layers.iter().map(ToString::to_string).collect(),
-            memory_lost: replica.memory() == Memory::Lost,
-        }
     }
 }
 
