@@ -4,11 +4,11 @@ use std::io::{self, IoSlice};
 
 use ankole_proto::{BLOCK_BYTES, BlockNumber};
 
+use super::BLOCK;
 use super::files::LayerFiles;
 use crate::disk::{DiskFile, read_exact_at};
 
 const SUM_BYTES: usize = 4;
-const BLOCK: usize = BLOCK_BYTES as usize;
 
 /// Blocks of a layer, one behind the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,20 @@
 //! block that does not match its sum is never handed on (INV-13) and that a damaged map record is
 //! an error, never an older layer's data. Must not know epochs, engines or the order of syncs.
 
+use ankole_proto::BLOCK_BYTES;
+use ankole_proto::geometry::CHUNK_BLOCKS;
+
 mod blocks;
 mod files;
 mod record;
 mod tree;
+
+/// Bytes of a block, as a length in memory.
+pub const BLOCK: usize = 4096;
+/// Blocks of a chunk: the places of a map record.
+pub const PLACES: usize = 512;
+
+const _: () = assert!(BLOCK as u64 == BLOCK_BYTES && PLACES as u64 == CHUNK_BLOCKS);
 
 pub use blocks::BlockRun;
 pub use files::{LayerFiles, Lengths, Part, file_path};

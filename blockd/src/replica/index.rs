@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ankole_proto::geometry::CHUNK_BLOCKS;
 use ankole_proto::{BlockNumber, ChunkNumber, LayerId, VolumeSize};
 
-use crate::layer::MapRecord;
+use crate::layer::{MapRecord, PLACES};
 
 /// No layer holds the block, or it is hidden: it reads as zeros.
 pub(super) const HOLE: u8 = 0;
@@ -102,7 +101,7 @@ impl Index {
     /// Puts a layer's record on top of what is below.
     pub(super) fn overlay(&mut self, slot: u8, chunk: ChunkNumber, record: &MapRecord) {
         let first = chunk.first_block().raw();
-        for (block, number) in (0..CHUNK_BLOCKS as usize).zip(first..) {
+        for (block, number) in (0..PLACES).zip(first..) {
             if record.present.contains(block) {
                 self.set(BlockNumber::from_raw(number), slot);
             } else if record.zero.contains(block) {

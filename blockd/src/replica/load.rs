@@ -217,7 +217,14 @@ impl<D: Disk> Replica<D> {
         if let Some(head) = next.layer_mut(next.head) {
             head.unsettled = true;
         }
-        self.commit(next)
+        match self.commit(next.clone()) {
+            Err(super::Medium::NoSpace) => {
+                // The stop on record stays unclean, so the next load marks it again.
+                self.descriptor = next;
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 

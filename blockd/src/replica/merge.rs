@@ -15,9 +15,9 @@ use super::rebuild::present_runs;
 use super::refusal::{BlockError, Medium, WorkError};
 use super::{Progress, Replica, State};
 use crate::disk::Disk;
-use crate::layer::MapRecord;
+use crate::layer::{BLOCK, MapRecord, PLACES};
 
-use super::read::{BLOCK, as_index};
+use super::read::as_index;
 
 /// The most chunks whose maps one step looks at: bounds the time of a step over empty space.
 const CHUNKS_PER_STEP_MAX: u64 = 1024;
@@ -213,7 +213,7 @@ impl<D: Disk> Replica<D> {
             }
             written.map_err(|error| self.failed("merging blocks", error))?;
         }
-        debug_assert!(data.len() <= 512 * BLOCK);
+        debug_assert!(data.len() <= PLACES * BLOCK);
         Ok(moved)
     }
 
@@ -229,7 +229,7 @@ impl<D: Disk> Replica<D> {
             // What was written or unmapped meanwhile is newer.
             let moved = undecided(&moved, &old);
             let mut new = old;
-            for block in 0..512 {
+            for block in 0..PLACES {
                 let (present, zero) = (moved.present.contains(block), moved.zero.contains(block));
                 new.present
                     .set(block, present || old.present.contains(block));
@@ -258,7 +258,7 @@ impl<D: Disk> Replica<D> {
 /// The part of `from` that `to` says nothing of.
 fn undecided(from: &MapRecord, to: &MapRecord) -> MapRecord {
     let mut moved = *from;
-    for block in 0..512 {
+    for block in 0..PLACES {
         if to.decides(block) {
             moved.present.set(block, false);
             moved.zero.set(block, false);

@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::descriptor::{Descriptor, Stop, StoredState};
 use super::load::{LoadError, ScanError, open_layer, read_descriptor, scan_error};
-use super::read::{BLOCK, as_index};
+use super::read::as_index;
 use super::rebuild::present_runs;
 use super::recover::allocated_in;
 use crate::disk::{Disk, DiskFile};
-use crate::layer::{LayerFiles, Lengths, MapRecord};
+use crate::layer::{BLOCK, LayerFiles, Lengths, MapRecord, PLACES};
 
 /// The most findings that are listed; all are counted.
 const FINDINGS_MAX: usize = 100;
@@ -108,7 +108,7 @@ impl<F: DiskFile> StillLayer<F> {
             .map_err(|_| ScanError::Damaged(chunk))?;
         if self.in_doubt && !record.present.is_empty() {
             let allocated = allocated_in(&self.files, chunk, self.size)?;
-            for block in 0..512 {
+            for block in 0..PLACES {
                 let present = record.present.contains(block) && allocated.contains(block);
                 record.present.set(block, present);
             }

@@ -1,16 +1,14 @@
 //! Reading: one look-up, one pread and one comparison of sums for each run of blocks in a layer.
 
 use ankole_proto::wire::DATA_BYTES_MAX;
-use ankole_proto::{BLOCK_BYTES, BlockNumber, Epoch, Extent, LayerId};
+use ankole_proto::{BlockNumber, Epoch, Extent, LayerId};
 use bytes::BytesMut;
 
 use super::index::HOLE;
 use super::refusal::{BlockError, ChecksumMismatch, DataError};
 use super::{Replica, State};
 use crate::disk::Disk;
-use crate::layer::BlockRun;
-
-pub(super) const BLOCK: usize = BLOCK_BYTES as usize;
+use crate::layer::{BLOCK, BlockRun};
 
 /// A length that fits in memory; lengths were bounded before they come here.
 pub(super) fn as_index(bytes: u64) -> usize {

@@ -9,11 +9,11 @@ use bytes::BytesMut;
 
 use super::descriptor::StoredState;
 use super::index::HOLE;
-use super::read::{BLOCK, as_index};
+use super::read::as_index;
 use super::refusal::{BlockError, LayerError, Medium, TreeError};
 use super::{Replica, State};
 use crate::disk::{Disk, DiskFile};
-use crate::layer::{BlockRun, LayerFiles, MapRecord, Tree};
+use crate::layer::{BLOCK, BlockRun, LayerFiles, MapRecord, PLACES, Tree};
 
 impl<D: Disk> Replica<D> {
     /// The state of the chunk at `extent.offset()` of one layer.
@@ -132,7 +132,7 @@ impl<D: Disk> Replica<D> {
             !extent.overlaps(within)
                 && (blocks.present.contains(block) || blocks.zero.contains(block))
         };
-        if (0..512).any(outside) {
+        if (0..PLACES).any(outside) {
             return Err(LayerError::Malformed("blocks outside the extent"));
         }
         if blocks.data.len() != blocks.present.count() * BLOCK {

@@ -6,7 +6,7 @@ use ankole_proto::{BLOCK_BYTES, ChunkNumber, VolumeSize};
 
 use super::load::ScanError;
 use crate::disk::DiskFile;
-use crate::layer::LayerFiles;
+use crate::layer::{LayerFiles, PLACES};
 
 /// Compares the map with the image's holes. A block marked present that is a hole was never
 /// written and counts as absent; a place that holds data and is not marked is punched, so that
@@ -21,7 +21,7 @@ pub(super) fn recover_layer<F: DiskFile>(
         |chunk, mut record| {
             let allocated = allocated_in(files, chunk, size)?;
             let before = record;
-            for block in 0..CHUNK_BLOCKS as usize {
+            for block in 0..PLACES {
                 if !allocated.contains(block) {
                     record.present.set(block, false);
                 }
@@ -48,7 +48,7 @@ fn punch_unmarked<F: DiskFile>(files: &LayerFiles<F>, size: VolumeSize) -> Resul
             .read_record(chunk)?
             .map_err(|_| ScanError::Damaged(chunk))?;
         let allocated = allocated_in(files, chunk, size)?;
-        for block in 0..CHUNK_BLOCKS as usize {
+        for block in 0..PLACES {
             if allocated.contains(block) && !record.present.contains(block) {
                 let start = chunk.offset() + block as u64 * BLOCK_BYTES;
                 files.image.punch_hole(start..start + BLOCK_BYTES)?;

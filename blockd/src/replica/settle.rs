@@ -3,10 +3,10 @@
 
 use ankole_proto::{ChunkNumber, LayerId};
 
-use super::read::BLOCK;
 use super::refusal::WorkError;
 use super::{Progress, Replica, State};
 use crate::disk::Disk;
+use crate::layer::BLOCK;
 
 /// The most chunks that one step looks at.
 const CHUNKS_PER_STEP_MAX: u64 = 1024;

@@ -1,14 +1,14 @@
 //! Unmapping: the map hides whole blocks at once, their space is given back after the next flush.
 
-use ankole_proto::geometry::CHUNK_BLOCKS;
 use ankole_proto::wire::RANGE_BYTES_MAX;
 use ankole_proto::{BlockNumber, ChunkNumber, Epoch, Extent};
 
 use super::index::HOLE;
-use super::read::{BLOCK, as_index};
+use super::read::as_index;
 use super::refusal::{BlockError, DataError, Medium};
 use super::{Mutation, Replica};
 use crate::disk::Disk;
+use crate::layer::{BLOCK, PLACES};
 
 impl<D: Disk> Replica<D> {
     /// Unmaps the extent: it reads as zeros from now on; its space is given back after the next
@@ -111,7 +111,7 @@ impl<D: Disk> Replica<D> {
         self.index.count(head, before as u64, after as u64);
         for block in part.blocks() {
             let place = block.in_chunk();
-            debug_assert!(place < CHUNK_BLOCKS as usize);
+            debug_assert!(place < PLACES);
             if copied || (old.present.contains(place) && !new.present.contains(place)) {
                 let blocks = block.raw()..block.raw() + 1;
                 let dirty = &self.dirty;

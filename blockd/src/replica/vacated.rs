@@ -139,7 +139,7 @@ mod tests {
         let mut vacated = Vacated::default();
         vacated.hide(0..4, 1, 0);
         vacated.hide(10..12, 2, 0);
-        assert_eq!(vacated.punchable(1), [0..4]);
+        assert_eq!(vacated.punchable(1), vec![Range { start: 0, end: 4 }]);
         assert_eq!(vacated.punchable(2), [0..4, 10..12]);
     }
 
@@ -168,12 +168,13 @@ mod tests {
     #[test]
     fn neighbours_are_joined() {
         let mut vacated = Vacated::default();
+        let whole = vec![Range { start: 0, end: 100 }];
         for block in 0..100 {
             vacated.hide(block..block + 1, block + 1, 0);
         }
-        assert_eq!(vacated.punchable(100), [0..100]);
+        assert_eq!(vacated.punchable(100), whole);
         assert!(vacated.punchable(99).is_empty());
         vacated.hide(100..101, 101, 100);
-        assert_eq!(vacated.punchable(100), [0..100]);
+        assert_eq!(vacated.punchable(100), whole);
     }
 }

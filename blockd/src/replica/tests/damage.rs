@@ -1,0 +1,137 @@
+//! Flipped bits and missing files: one replica says which file, and never gives other data.
+
+use std::path::Path;
+
+use ankole_proto::LayerId;
+use proptest::prelude::*;
+
+use super::support::{BLOCK, Rig, directory, layer, spec};
+use crate::disk::sim::{Fate, SimDisk};
+use crate::disk::{Disk, DiskFile};
+use crate::layer::{Part, file_path};
+use crate::replica::descriptor::Descriptor;
+use crate::replica::{DataError, LoadError, Replica, verify};
+
+const BLOCKS: u64 = 20;
+
+/// A replica with a sealed layer of one block and a head of another, closed in order.
+fn closed() -> SimDisk {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.seal(2).unwrap();
+    rig.write(BLOCK, &[2; 4096]).unwrap();
+    rig.replica.close(rig.epoch).unwrap();
+    disk
+}
+
+fn read_back(disk: &SimDisk) -> Result<Vec<u8>, DataError> {
+    Rig::load(disk, BLOCKS, 2).read(0, 2 * BLOCK)
+}
+
+#[test]
+fn a_flipped_bit_of_data_or_sum_is_a_mismatch_that_names_layer_and_block() {
+    for (id, block) in [(1, 0), (2, 1)] {
+        for (part, byte) in [
+            (Part::Image, block * BLOCK + 77),
+            (Part::Sums, block * 4 + 1),
+        ] {
+            let disk = closed();
+            let path = file_path(directory(), layer(id), part);
+            disk.flip_bit(&path, byte, 3).unwrap();
+            assert_eq!(verify(&disk, directory()).unwrap().damaged, 1);
+            let Err(DataError::Checksum(found)) = read_back(&disk) else {
+                panic!("{}: not found", path.display());
+            };
+            assert_eq!((found.layer, found.block.raw()), (layer(id), block));
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_of_a_map_faults_the_replica_and_names_the_file() {
+    for id in [1, 2] {
+        for bit in 0..8 * 256 {
+            let disk = closed();
+            let path = file_path(directory(), layer(id), Part::Map);
+            disk.flip_bit(&path, bit / 8, u8::try_from(bit % 8).unwrap())
+                .unwrap();
+            let Err(LoadError::BadFile { file, .. }) = Replica::load(&disk, directory()) else {
+                panic!("bit {bit} of the map of layer {id} was not found");
+            };
+            assert_eq!(Path::new(&file), path);
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_of_the_description_never_gives_another_replica() {
+    let disk = closed();
+    let path = directory().join("replica.json");
+    let good = disk.read_file(&path, 1 << 20).unwrap();
+    let wanted = Descriptor::decode(&good).unwrap();
+    for bit in 0..good.len() * 8 {
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(found) = Descriptor::decode(&bytes) {
+            assert_eq!(found, wanted, "bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn missing_and_short_files_are_named() {
+    for part in Part::ALL {
+        let disk = closed();
+        let path = file_path(directory(), layer(1), part);
+        disk.open(&path).unwrap().set_len(100).unwrap();
+        for _ in 0..2 {
+            let Err(LoadError::BadFile { file, .. }) = Replica::load(&disk, directory()) else {
+                panic!("{part:?} was not missed");
+            };
+            assert_eq!(Path::new(&file), path);
+            let _ = disk.remove_file(&path);
+        }
+    }
+}
+
+#[test]
+fn a_head_that_lost_its_sum_in_an_unclean_stop_is_summed_anew_and_counted() {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.flush().unwrap();
+    let disk = disk.crash(Fate::Dropped, 0);
+    let mut rig = Rig::load(&disk, BLOCKS, 2);
+    assert_eq!(rig.read(0, BLOCK).unwrap(), vec![1; 4096]);
+    assert_eq!(rig.replica.resummed_blocks(), 1);
+    while !matches!(
+        rig.replica.settle_step(100).unwrap(),
+        crate::replica::Progress::Idle
+    ) {}
+    let path = file_path(directory(), layer(1), Part::Image);
+    disk.flip_bit(&path, 9, 0).unwrap();
+    assert!(matches!(rig.read(0, BLOCK), Err(DataError::Checksum(_))));
+}
+
+#[test]
+fn the_description_of_format_1_stays() {
+    let golden = include_bytes!("golden-replica-1.json");
+    let descriptor = Descriptor::decode(golden).unwrap();
+    assert_eq!(descriptor, Descriptor::new(&spec(BLOCKS)));
+    assert_eq!(descriptor.encode(), golden);
+    let newer = String::from_utf8_lossy(golden).replace("\"format\": 1", "\"format\": 2");
+    let refused = Descriptor::decode(newer.as_bytes()).unwrap_err();
+    assert!(refused.to_string().contains("format 2"), "{refused}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_as_a_description_without_a_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        id in 1..u64::MAX,
+    ) {
+        prop_assert!(Descriptor::decode(&bytes).is_err());
+        let layer = LayerId::from_raw(id).unwrap();
+        let chunk = ankole_proto::ChunkNumber::from_raw(id);
+        let _ = crate::layer::MapRecord::decode(&bytes, layer, chunk);
+    }
+}
