@@ -18,7 +18,7 @@ const PATIENCE: Patience = Patience {
 #[derive(Debug)]
 pub(super) struct Granted {
     pub(super) volume: VolumeId,
-    /// The epoch of the last engine here, which has been seen dead.
+    /// The epoch of the last engine here, when it and all before it are known to serve no more.
     pub(super) ended: Option<Epoch>,
     pub(super) epoch: Result<Epoch, GrantError>,
 }

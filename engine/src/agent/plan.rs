@@ -47,6 +47,8 @@ pub(super) enum Observed {
         epoch: Epoch,
         /// Because of a newer engine.
         fenced: bool,
+        /// No older engine can still believe in a lease.
+        alone: bool,
     },
 }
 
@@ -182,16 +184,20 @@ fn start(
     ended: Option<&Observed>,
     now: Moment,
 ) -> Option<Action> {
-    let ended = match ended {
-        Some(Observed::Ended { epoch, fenced }) => {
+    let (last, ended) = match ended {
+        Some(Observed::Ended {
+            epoch,
+            fenced,
+            alone,
+        }) => {
             // The one that fenced it was granted a newer epoch: the order is late (INV-1 holds
             // either way, but two hosts must not take turns).
             if *fenced && wanted.epoch <= *epoch {
                 return None;
             }
-            Some(*epoch)
+            (Some(*epoch), alone.then_some(*epoch))
         }
-        _ => None,
+        _ => (None, None),
     };
     if now < memory.not_before {
         return None;
@@ -199,7 +205,7 @@ fn start(
     memory.start(now);
     Some(Action::Start {
         volume,
-        expected: ended.map_or(wanted.epoch, |ended| ended.max(wanted.epoch)),
+        expected: last.map_or(wanted.epoch, |last| last.max(wanted.epoch)),
         ended,
     })
 }
@@ -236,6 +242,7 @@ mod tests {
         Some(Observed::Ended {
             epoch: epoch(raw),
             fenced,
+            alone: true,
         })
     }
 
@@ -356,6 +363,18 @@ mod tests {
             plan(&mut supervision, wanted(7), ended(5, true), at(1)),
             start(7, Some(5))
         );
+    }
+
+    #[test]
+    fn a_crash_before_serving_does_not_vouch_for_older_engines() {
+        let mut supervision = Supervision::default();
+        let crashed = Some(Observed::Ended {
+            epoch: epoch(2),
+            fenced: false,
+            alone: false,
+        });
+        let actions = plan(&mut supervision, wanted(2), crashed, at(1));
+        assert_eq!(actions, start(2, None));
     }
 
     #[test]

@@ -206,6 +206,9 @@ fn own_child(started: &Started, record: Option<EngineRecord>) -> Engine {
         .as_ref()
         .map_or("", |record| &record.message)
         .to_owned();
+    let alone = record
+        .as_ref()
+        .map_or(started.start.previous_ended, |record| record.alone);
     match started.exit_code {
         None => Engine {
             observed: Observed::Running { epoch, port },
@@ -217,6 +220,7 @@ fn own_child(started: &Started, record: Option<EngineRecord>) -> Engine {
             observed: Observed::Ended {
                 epoch,
                 fenced: code == exit::FENCED,
+                alone,
             },
             serving: false,
             message,
@@ -241,6 +245,7 @@ fn adopted(record: EngineRecord, held: bool) -> Engine {
             observed: Observed::Ended {
                 epoch: record.epoch,
                 fenced: record.phase == Phase::Fenced,
+                alone: record.alone,
             },
             serving: false,
             message: record.message,

@@ -53,6 +53,10 @@ pub struct EngineRecord {
     pub phase: Phase,
     /// Why it does not serve, or holds I/O; empty otherwise.
     pub message: String,
+    /// No older engine can still believe in a lease: this one has served, so it waited them out,
+    /// or all before it were seen dead. Once it has ended, too, the next need not wait.
+    #[serde(default)]
+    pub alone: bool,
 }
 
 /// How far an engine is.
@@ -271,6 +275,7 @@ mod tests {
             port: Some(3260),
             phase: Phase::Serving,
             message: String::new(),
+            alone: true,
         }
     }
 

@@ -31,6 +31,7 @@ impl Reporter {
             port: args.listen.map(|listen| listen.port()),
             phase: Phase::Starting,
             message: String::new(),
+            alone: args.previous_ended,
         };
         held.write(&record)?;
         Ok(Self {
@@ -77,6 +78,7 @@ impl Reporter {
             return Ok(());
         }
         self.record.phase = phase;
+        self.record.alone |= phase == Phase::Serving;
         self.record.message = message;
         self.held.write(&self.record)
     }
