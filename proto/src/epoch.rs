@@ -43,7 +43,9 @@ impl fmt::Display for Epoch {
 
 /// The place of a mutation (write, unmap, write zeroes) in its engine's order, from 1 within an
 /// epoch. As a watermark: every mutation up to and including it is complete on all replicas; 0
-/// says that of none.
+/// says that of none. All mutations of an earlier epoch come before those of a later one, so a
+/// watermark above 0 also says that whatever earlier engines left in flight is complete: an engine
+/// keeps it at 0 until it has cleaned that up.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
