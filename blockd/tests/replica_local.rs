@@ -1,5 +1,7 @@
 //! The store on real files: what the simulated disk is trusted to do is what the filesystem does.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::Path;
 
 use ankole_blockd::disk::{Disk, DiskFile, LocalDisk};
