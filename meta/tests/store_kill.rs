@@ -36,7 +36,7 @@ fn next_number(store: &dyn KvStore) -> u64 {
 }
 
 #[test]
-#[ignore = "the child's role: run by nothing_acknowledged_is_lost_under_kill_9"]
+#[ignore = "the role of a child process: run by nothing_acknowledged_is_lost_under_kill_9"]
 fn child_appends_until_it_is_killed() {
     let directory = std::env::var_os(DIRECTORY).expect("run by its parent");
     let store = Arc::new(SledStore::open(directory.as_ref()).unwrap());

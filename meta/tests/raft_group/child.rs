@@ -51,7 +51,7 @@ struct Arguments {
 }
 
 #[test]
-#[ignore = "the role of one manager: run by the other tests"]
+#[ignore = "the role of a child process: run by the other tests"]
 fn child_serves_until_it_is_stopped() {
     let arguments = std::env::var(ARGUMENTS).expect("run by its parent");
     let arguments = Arguments::parse_from(arguments.split_whitespace());

@@ -43,6 +43,8 @@ fn names(line: &str, word: &str) -> bool {
 const FILE_LINES_MAX: usize = 600;
 const TEST_FILE_LINES_MAX: usize = 1000;
 const LINE_CHARS_MAX: usize = 120;
+/// One row a line, for the eye.
+const TABLES: [&str; 1] = ["engine/src/scsi/command/table.rs"];
 
 pub(crate) fn files_are_short(repository: &Repository) -> Vec<Violation> {
     let too_long = |file: &&SourceFile| {
@@ -232,6 +234,7 @@ pub(crate) fn modules_say_what_they_own(repository: &Repository) -> Vec<Violatio
         .collect()
 }
 
+const CHILD_ROLE: &str = concat!("#[ign", "ore = \"the role of a child process");
 const PUT_OFF: [&str; 6] = [
     concat!("TO", "DO"),
     concat!("FIX", "ME"),
@@ -245,6 +248,10 @@ pub(crate) fn nothing_is_put_off_or_skipped(repository: &Repository) -> Vec<Viol
     let mut found = Vec::new();
     for file in repository.rust() {
         for (number, line) in file.text.lines().enumerate() {
+            // The role that a test's child process plays is a test that only its parent runs.
+            if line.starts_with(CHILD_ROLE) {
+                continue;
+            }
             for mark in PUT_OFF.iter().filter(|mark| line.contains(**mark)) {
                 found.push(violation(
                     file,
@@ -259,11 +266,12 @@ pub(crate) fn nothing_is_put_off_or_skipped(repository: &Repository) -> Vec<Viol
 
 pub(crate) fn accessors_carry_no_prefix(repository: &Repository) -> Vec<Violation> {
     let mut found = Vec::new();
-    // The gRPC services' methods are named by the contract.
-    for file in repository
-        .rust()
-        .filter(|file| !file.path.starts_with("meta/src/api/"))
-    {
+    // The methods of gRPC services and of openraft's traits are named by others.
+    for file in repository.rust().filter(|file| {
+        !["meta/src/api/", "meta/src/raft/"]
+            .iter()
+            .any(|folder| file.path.starts_with(folder))
+    }) {
         for (number, line) in file.text.lines().enumerate() {
             if code(line).contains(concat!("fn ge", "t_")) && !file.is_test() {
                 found.push(violation(file, number + 1, "leave the prefix out"));
@@ -277,7 +285,8 @@ pub(crate) fn lines_are_short_and_clean(repository: &Repository) -> Vec<Violatio
     let mut found = Vec::new();
     for file in repository.rust() {
         for (number, line) in file.text.lines().enumerate() {
-            if line.chars().count() > LINE_CHARS_MAX {
+            let wide = line.chars().count() > LINE_CHARS_MAX;
+            if wide && !TABLES.contains(&file.path.as_str()) {
                 found.push(violation(file, number + 1, "longer than 120 characters"));
             }
             if line.ends_with([' ', '\t']) {

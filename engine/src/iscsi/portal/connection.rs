@@ -233,7 +233,13 @@ impl Connection {
                         self.shared.unit.borrow_mut().nexus_gained(nexus, port);
                         self.shared.tell_initiators();
                     }
-                    info!(connection = ?self.id, initiator = %established.initiator, isid = %established.isid, kind = ?established.kind, "logged in");
+                    info!(
+                        connection = ?self.id,
+                        initiator = %established.initiator,
+                        isid = %established.isid,
+                        kind = ?established.kind,
+                        "logged in"
+                    );
                 }
                 self.session.admit(tsih, nexus);
             }
