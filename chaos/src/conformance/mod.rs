@@ -3,6 +3,7 @@
 //! The suite prints one line for each of its tests and a summary for each family; both are read,
 //! so that a family that ran nothing is not taken for one that passed.
 
+mod allowed;
 mod parse;
 
 use std::process::{Command, Stdio};
@@ -66,7 +67,8 @@ pub fn run_family(url: &str, family: &str) -> anyhow::Result<Vec<Test>> {
         std::thread::sleep(POLL);
     }
     let output = std::fs::read(&log)?;
-    let tests = parse(&String::from_utf8_lossy(&output));
+    let mut tests = parse(&String::from_utf8_lossy(&output));
+    allowed::judge(family, &mut tests);
     if tests.is_empty() {
         bail!("{family} ran no test; see {}", log.display());
     }
@@ -118,7 +120,8 @@ fn run_families(url: &str, families: &[String]) -> (usize, usize, usize) {
             }]
         });
         let count = |verdict| tests.iter().filter(|test| test.verdict == verdict).count();
-        let [good, bad, left_out] = [Verdict::Passed, Verdict::Failed, Verdict::Skipped].map(count);
+        let [good, bad] = [Verdict::Passed, Verdict::Failed].map(count);
+        let left_out = tests.len() - good - bad;
         println!("{family:28} {good:3} passed {bad:3} failed {left_out:3} skipped");
         for test in tests.iter().filter(|test| test.verdict != Verdict::Passed) {
             println!("    {:?} {}: {}", test.verdict, test.name, test.reason);

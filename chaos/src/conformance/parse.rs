@@ -9,6 +9,8 @@ pub enum Verdict {
     Failed,
     /// The suite says that the unit lacks what the test needs.
     Skipped,
+    /// It fails because the suite is wrong, see [`super::allowed`].
+    Allowed,
 }
 
 /// One test.
@@ -32,8 +34,10 @@ pub(super) fn parse(output: &str) -> Vec<Test> {
 fn test(text: &str) -> Option<Test> {
     let (name, rest) = text.split_once(" ...")?;
     let skip = rest.lines().find(|line| line.contains("[SKIPPED]"));
-    let failed = rest.contains("FAILED");
-    let ended = failed || rest.lines().any(|line| line.trim_end().ends_with("passed"));
+    // In brackets it is a remark of the suite, as on a unit attention that it goes on from; the
+    // verdict stands alone.
+    let failed = rest.replace("[FAILED]", "").contains("FAILED");
+    let ended = failed || rest.split_whitespace().any(|word| word == "passed");
     let (verdict, reason) = if failed {
         let assertions = rest.lines().filter(|line| line.contains(".c:"));
         let words: Vec<&str> = assertions.map(str::trim).collect();
@@ -69,6 +73,7 @@ mod tests {
     const OUTPUT: &str = "\nSuite: Inquiry\n  Test: Standard ...passed\n  \
         Test: BlockLimits ...    [SKIPPED] Not thin. Skipping test\npassed\n  \
         Test: EVPD ...FAILED\n    1. test_inquiry_evpd.c:55  - CU_ASSERT_EQUAL(a,b)\n  \
+        Test: Remark ...passed    [FAILED] PRIN: UNIT_ATTENTION\n  \
         Test: Last ...\nRun Summary:    Type  Total\n FAILED";
 
     #[test]
@@ -81,6 +86,7 @@ mod tests {
             ("Standard", Verdict::Passed),
             ("BlockLimits", Verdict::Skipped),
             ("EVPD", Verdict::Failed),
+            ("Remark", Verdict::Passed),
             ("Last", Verdict::Failed),
         ];
         assert_eq!(
