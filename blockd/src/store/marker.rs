@@ -25,7 +25,7 @@ const FILE_BYTES_MAX: usize = 4096;
 /// What a disk says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Marker {
+pub struct Marker {
     format: u32,
     /// The disk.
     pub disk: DiskId,
@@ -83,28 +83,36 @@ impl Marker {
     ///
     /// [`MarkerError`].
     pub(super) fn read(disk: &LocalDisk) -> Result<Option<Self>, MarkerError> {
+        let path = disk.root().join(FILE_NAME);
+        match disk.read_file(Path::new(FILE_NAME), FILE_BYTES_MAX) {
+            Ok(text) => Self::decode(&path, &text).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(MarkerError::Io { path, source }),
+        }
+    }
+
+    /// Reads the contents of a marker's file. Trusts nothing; `path` is for the message.
+    ///
+    /// # Errors
+    ///
+    /// [`MarkerError`].
+    pub fn decode(path: &Path, text: &[u8]) -> Result<Self, MarkerError> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
         }
-        let path = disk.root().join(FILE_NAME);
-        let text = match disk.read_file(Path::new(FILE_NAME), FILE_BYTES_MAX) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(MarkerError::Io { path, source }),
-        };
         let damaged = |error: serde_json::Error| MarkerError::Damaged {
-            path: path.clone(),
+            path: path.to_path_buf(),
             reason: error.to_string(),
         };
-        let Format { format } = serde_json::from_slice(&text).map_err(damaged)?;
+        let Format { format } = serde_json::from_slice(text).map_err(damaged)?;
         if format != FORMAT {
             return Err(MarkerError::Format {
-                path,
+                path: path.to_path_buf(),
                 found: format,
             });
         }
-        serde_json::from_slice(&text).map(Some).map_err(damaged)
+        serde_json::from_slice(text).map_err(damaged)
     }
 
     /// Reads the marker, or writes one with a new disk id where there are no replicas.

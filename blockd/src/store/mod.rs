@@ -36,7 +36,7 @@ pub use barred::{Barred, SlotError};
 pub use boot::boot_id;
 pub use disk_root::{DiskRoot, DiskRootError};
 pub use flush_gate::{FlushAnswer, FlushGate, FlushWaiter, Joined};
-pub use marker::MarkerError;
+pub use marker::{Marker, MarkerError};
 pub use offline::{Offline, OfflineError};
 pub use slot::{Occupant, Slot, StoreReplica};
 pub use tenancy::ConnectionId;
