@@ -1,6 +1,6 @@
 //! The fence: which engine the replica obeys (INV-1).
 
-use ankole_proto::wire::body::{OpenRequest, Opened};
+use ankole_proto::wire::body::{Memory, OpenRequest, Opened};
 use ankole_proto::{Epoch, Sequence};
 
 use super::descriptor::Stop;
@@ -43,7 +43,10 @@ impl<D: Disk> Replica<D> {
         let mut next = self.descriptor.clone();
         next.epoch = request.epoch;
         next.stop = Stop::Unclean;
-        next.boot.clone_from(&self.boot);
+        if self.memory.kind() != Memory::Lost {
+            // What may be gone stays in doubt through the next restart, until a rebuild ends it.
+            next.boot.clone_from(&self.boot);
+        }
         self.commit(next)?;
         let opened = Opened {
             size: self.size,

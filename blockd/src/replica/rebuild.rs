@@ -300,6 +300,7 @@ impl<D: Disk> Replica<D> {
         self.sync_head()?;
         let mut next = self.descriptor.clone();
         next.state = StoredState::Ready;
+        next.boot.clone_from(&self.boot);
         self.commit(next)?;
         self.state = State::Ready;
         if matches!(self.memory.kind(), Memory::Lost | Memory::Restarted) {

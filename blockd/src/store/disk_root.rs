@@ -8,7 +8,7 @@ use ankole_proto::{ClusterId, DiskId, ReplicaId};
 use parking_lot::Mutex;
 
 use super::marker::{Marker, MarkerError};
-use super::{OPENED, REPLICAS, TRASH};
+use super::{REPLICAS, TRASH};
 use crate::disk::{Disk, LocalDisk, Space};
 
 /// The store's directory on a disk.
@@ -60,7 +60,7 @@ impl DiskRoot {
             source,
         };
         let root = path.join(ROOT);
-        for name in [REPLICAS, OPENED, TRASH] {
+        for name in [REPLICAS, TRASH] {
             fs::create_dir_all(root.join(name)).map_err(io)?;
         }
         let lock = File::create(root.join(LOCK)).map_err(io)?;

@@ -4,7 +4,6 @@
 //! <disk>/ankole/lock                     held while a daemon uses the disk
 //! <disk>/ankole/disk.json                the disk's id and its cluster's (see `marker`)
 //! <disk>/ankole/replicas/<replica-id>/   one replica (see `crate::replica`)
-//! <disk>/ankole/opened/<replica-id>      the boot it was last opened in (see `boot`)
 //! <disk>/ankole/trash/                   replicas on their way out
 //! ```
 //!
@@ -13,7 +12,6 @@
 //! connection at a time speaks for a replica (INV-1). Must not know sockets or the managers.
 
 mod barred;
-mod boot;
 mod disk_root;
 mod flush_gate;
 mod marker;
@@ -33,7 +31,6 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 pub use barred::{Barred, SlotError};
-pub use boot::boot_id;
 pub use disk_root::{DiskRoot, DiskRootError};
 pub use flush_gate::{FlushAnswer, FlushGate, FlushWaiter, Joined};
 pub use marker::{Marker, MarkerError};
@@ -43,8 +40,6 @@ pub use tenancy::ConnectionId;
 
 /// The directory of replicas on a disk.
 const REPLICAS: &str = "replicas";
-/// The directory of boot records.
-const OPENED: &str = "opened";
 /// The directory of what is to be removed.
 const TRASH: &str = "trash";
 
@@ -304,4 +299,11 @@ impl Store {
             slot.write_back();
         }
     }
+}
+
+/// The kernel's id of the present boot; empty where there is none.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::barred::{Barred, SlotError};
-use super::boot::{BootRecord, boot_id};
+use super::boot_id;
 use super::disk_root::DiskRoot;
 use super::flush_gate::{FlushGate, FlushWaiter, Joined};
 use super::tenancy::{ConnectionId, Tenancy};
@@ -40,7 +40,6 @@ pub struct Slot {
     /// Locked after the replica, never before.
     occupancy: Mutex<Occupancy>,
     flushes: FlushGate<FlushWaiter>,
-    boot: BootRecord,
     started: Instant,
     changed: Arc<Notify>,
 }
@@ -78,10 +77,13 @@ impl Slot {
                 root.disk().root().join(&directory).display(),
                 replica.id()
             )),
-            Ok(replica) => Content::Loaded {
-                volume: replica.volume(),
-                replica: Box::new(Mutex::new(replica)),
-            },
+            Ok(mut replica) => {
+                replica.set_boot(&boot_id());
+                Content::Loaded {
+                    volume: replica.volume(),
+                    replica: Box::new(Mutex::new(replica)),
+                }
+            }
             Err(error) => Content::Bad(with_sources(&error)),
         };
         if let Content::Bad(reason) = &content {
@@ -107,7 +109,6 @@ impl Slot {
                 retired: false,
             }),
             flushes: FlushGate::default(),
-            boot: BootRecord::read(root.disk().root(), id, boot_id()),
             started,
             changed,
         }
@@ -195,10 +196,6 @@ impl Slot {
             connection,
             epoch: request.epoch,
         };
-        opened.memory = self.boot.tell(opened.memory);
-        if opened.memory != Memory::Lost {
-            self.boot.write();
-        }
         // Upwards: a wait that is a moment too short is a stale read.
         opened.lease_remaining_ms =
             u32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
@@ -273,7 +270,6 @@ impl Slot {
     pub(super) fn retire(&self) {
         let _idle = self.loaded().ok().map(Mutex::lock);
         self.occupancy.lock().retired = true;
-        self.boot.remove();
     }
 
     /// Waits for the next sync. When this answers [`Joined::First`] the caller has to see to it

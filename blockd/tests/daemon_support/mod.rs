@@ -120,9 +120,14 @@ impl Node {
     }
 
     /// Stops in order.
+    /// As a daemon stops; then nothing holds the store any more, as when a process is gone.
     pub fn stop(self) {
         self.server.stop();
         self.store.close();
+        let store = self.store;
+        eventually("no thread holds the store", || {
+            (Arc::strong_count(&store) == 1).then_some(())
+        });
     }
 }
 

@@ -195,3 +195,27 @@ fn a_failed_sync_faults_the_replica_for_good() {
     let loaded = Replica::load(&disk, super::support::directory());
     assert!(matches!(loaded, Err(LoadError::Faulted { .. })));
 }
+
+#[test]
+fn only_a_restart_of_the_host_puts_what_was_acknowledged_in_doubt() {
+    let (disk, rig) = Rig::new(BLOCKS);
+    drop(rig);
+    let told_in = |boot: &str, epoch: u64| {
+        let mut replica =
+            crate::replica::Replica::load(&disk, super::support::directory()).unwrap();
+        replica.set_boot(boot);
+        replica.open(&open_request(BLOCKS, epoch)).unwrap().memory
+    };
+    assert_eq!(told_in("one", 2), Memory::Lost, "opened without a boot");
+    // Nobody has made the replica equal since, so restarts of the daemon change nothing.
+    assert_eq!(told_in("one", 3), Memory::Lost);
+    let mut replica = crate::replica::Replica::load(&disk, super::support::directory()).unwrap();
+    replica.set_boot("one");
+    replica.open(&open_request(BLOCKS, 4)).unwrap();
+    replica.close(Epoch::from_raw(4)).unwrap();
+    drop(replica);
+    assert_eq!(told_in("one", 5), Memory::Clean);
+    assert_eq!(told_in("one", 6), Memory::Restarted);
+    assert_eq!(told_in("two", 7), Memory::Lost);
+    assert_eq!(told_in("two", 8), Memory::Lost);
+}
