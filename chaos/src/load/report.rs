@@ -5,6 +5,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+/// Longer latencies, of an hour, count as so long.
+const LATENCY_MAX_US: u64 = 3_600_000_000;
+
 /// Latencies of one kind of operation.
 #[derive(Debug, Clone)]
 pub struct Latencies {
@@ -15,10 +18,8 @@ pub struct Latencies {
 impl Latencies {
     /// None yet.
     pub fn new() -> Self {
-        // Three digits up to a minute and beyond: the histogram grows by itself.
-        let mut microseconds = Histogram::new(3)
-            .unwrap_or_else(|error| unreachable!("three significant digits are legal: {error}"));
-        microseconds.auto(true);
+        let microseconds = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)
+            .unwrap_or_else(|error| unreachable!("legal bounds: {error}"));
         Self {
             microseconds,
             bytes: 0,
@@ -128,5 +129,22 @@ impl Report {
     /// All operations per second.
     pub fn per_second(&self) -> f64 {
         self.reads.per_second + self.writes.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_reach_from_microseconds_to_minutes() {
+        let mut latencies = Latencies::new();
+        for us in [10, 20, 30, 70_000_000] {
+            latencies.record(Duration::from_micros(us), 4096);
+        }
+        let figures = latencies.figures(2.0);
+        assert_eq!((figures.p50_us, figures.operations), (20, 4));
+        assert!(figures.max_us.abs_diff(70_000_000) < 100_000, "{figures:?}");
+        assert!((figures.per_second - 2.0).abs() < f64::EPSILON);
     }
 }
