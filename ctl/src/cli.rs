@@ -71,7 +71,7 @@ pub(crate) enum VolumeCommand {
         #[arg(long, value_parser = size::parse)]
         size: u64,
         /// How many copies, each on another node.
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         replicas: u32,
     },
     /// All volumes.

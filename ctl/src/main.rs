@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run(cli)) {
         Ok(code) => code,
+        Err(error) if output::is_unread(&error) => ExitCode::FAILURE,
         Err(error) => fail(&error),
     }
 }

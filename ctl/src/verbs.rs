@@ -9,6 +9,19 @@ use crate::managers::{Managers, request_id};
 use crate::output;
 use crate::view::{ClusterView, EventView, NodeView, SnapshotView, VolumeView};
 
+/// Makes one call, going from manager to manager while none answers.
+macro_rules! ask {
+    ($managers:expr, $call:ident, $request:expr) => {{
+        let request = $request;
+        $managers
+            .call(|mut admin| {
+                let request = request.clone();
+                async move { admin.$call(request).await }
+            })
+            .await?
+    }};
+}
+
 pub(crate) async fn volume(
     command: VolumeCommand,
     managers: &ManagerArgs,
@@ -28,25 +41,15 @@ pub(crate) async fn volume(
                 replica_count: replicas,
                 request_id,
             };
-            managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.create_volume(request).await }
-                })
-                .await?
+            ask!(managers, create_volume, request)
         }
         VolumeCommand::List => return list_volumes(&mut managers, output).await,
         VolumeCommand::Get { volume } => {
             let request = rpc::GetVolumeRequest { volume };
-            managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.get_volume(request).await }
-                })
-                .await?
+            ask!(managers, get_volume, request)
         }
         VolumeCommand::Delete { volume } => {
-            return delete_volume(&mut managers, volume, request_id).await;
+            return delete_volume(&mut managers, volume, request_id, output).await;
         }
         VolumeCommand::Attach { volume, node } => {
             let node = node.unwrap_or_default();
@@ -56,12 +59,7 @@ pub(crate) async fn volume(
                 request_id,
                 revision: 0,
             };
-            managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.attach_volume(request).await }
-                })
-                .await?
+            ask!(managers, attach_volume, request)
         }
         VolumeCommand::Detach { volume } => {
             let request = rpc::DetachVolumeRequest {
@@ -69,21 +67,14 @@ pub(crate) async fn volume(
                 request_id,
                 revision: 0,
             };
-            managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.detach_volume(request).await }
-                })
-                .await?
+            ask!(managers, detach_volume, request)
         }
     };
     show_volume(volume, output)
 }
 
 async fn list_volumes(managers: &mut Managers, output: Output) -> anyhow::Result<()> {
-    let answer = managers
-        .call(|mut admin| async move { admin.list_volumes(rpc::ListVolumesRequest {}).await })
-        .await?;
+    let answer = ask!(managers, list_volumes, rpc::ListVolumesRequest {});
     let volumes: Vec<VolumeView> = answer.volumes.into_iter().map(VolumeView::from).collect();
     output::list(&volumes, output)
 }
@@ -92,20 +83,25 @@ async fn delete_volume(
     managers: &mut Managers,
     volume: String,
     request_id: String,
+    output: Output,
 ) -> anyhow::Result<()> {
     let request = rpc::DeleteVolumeRequest {
         volume,
         request_id,
         revision: 0,
     };
-    managers
-        .call(|mut admin| {
-            let request = request.clone();
-            async move { admin.delete_volume(request).await }
-        })
-        .await?;
-    println!("volume {} deleted", request.volume);
-    Ok(())
+    ask!(managers, delete_volume, request.clone());
+    output::line(format_args!("volume {} deleted", request.volume))
+}
+
+fn show_deleted(what: &str, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => output::json(&serde_json::json!({ "deleted": what })),
+        Output::Table => {
+            println!("{what} deleted");
+            Ok(())
+        }
+    }
 }
 
 fn show_volume(volume: rpc::Volume, output: Output) -> anyhow::Result<()> {
@@ -113,8 +109,8 @@ fn show_volume(volume: rpc::Volume, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
         return output::json(&volume);
     }
-    println!("{}", output::table(std::slice::from_ref(&volume)));
-    println!();
+    output::line(output::table(std::slice::from_ref(&volume)))?;
+    output::line("")?;
     output::list(&volume.replicas, output)
 }
 
@@ -132,24 +128,14 @@ pub(crate) async fn snapshot(
                 name,
                 request_id,
             };
-            let snapshot = managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.create_snapshot(request).await }
-                })
-                .await?;
+            let snapshot = ask!(managers, create_snapshot, request);
             show_snapshot(snapshot, output)
         }
         SnapshotCommand::List { volume } => {
             let request = rpc::ListSnapshotsRequest {
                 volume: volume.unwrap_or_default(),
             };
-            let answer = managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.list_snapshots(request).await }
-                })
-                .await?;
+            let answer = ask!(managers, list_snapshots, request);
             let snapshots: Vec<SnapshotView> = answer
                 .snapshots
                 .into_iter()
@@ -163,12 +149,7 @@ pub(crate) async fn snapshot(
                 snapshot,
                 request_id,
             };
-            let volume = managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.revert_volume(request).await }
-                })
-                .await?;
+            let volume = ask!(managers, revert_volume, request);
             show_volume(volume, output)
         }
         SnapshotCommand::Delete { volume, snapshot } => {
@@ -177,17 +158,11 @@ pub(crate) async fn snapshot(
                 snapshot,
                 request_id,
             };
-            managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.delete_snapshot(request).await }
-                })
-                .await?;
-            println!(
+            ask!(managers, delete_snapshot, request.clone());
+            output::line(format_args!(
                 "snapshot {} of volume {} deleted",
                 request.snapshot, request.volume
-            );
-            Ok(())
+            ))
         }
     }
 }
@@ -210,18 +185,13 @@ pub(crate) async fn node(
         NodeCommand::List => output::list(&nodes(&mut managers).await?, output),
         NodeCommand::Get { name } => {
             let request = rpc::GetNodeRequest { name };
-            let node = managers
-                .call(|mut admin| {
-                    let request = request.clone();
-                    async move { admin.get_node(request).await }
-                })
-                .await?;
+            let node = ask!(managers, get_node, request);
             let node = NodeView::from(node);
             if output == Output::Json {
                 return output::json(&node);
             }
-            println!("{}", output::table(std::slice::from_ref(&node)));
-            println!();
+            output::line(output::table(std::slice::from_ref(&node)))?;
+            output::line("")?;
             output::list(&node.disks, output)
         }
     }
@@ -229,17 +199,13 @@ pub(crate) async fn node(
 
 /// All nodes.
 pub(crate) async fn nodes(managers: &mut Managers) -> anyhow::Result<Vec<NodeView>> {
-    let answer = managers
-        .call(|mut admin| async move { admin.list_nodes(rpc::ListNodesRequest {}).await })
-        .await?;
+    let answer = ask!(managers, list_nodes, rpc::ListNodesRequest {});
     Ok(answer.nodes.into_iter().map(NodeView::from).collect())
 }
 
 /// The managers and who leads them.
 pub(crate) async fn cluster_view(managers: &mut Managers) -> anyhow::Result<ClusterView> {
-    let answer = managers
-        .call(|mut admin| async move { admin.get_cluster(rpc::GetClusterRequest {}).await })
-        .await?;
+    let answer = ask!(managers, get_cluster, rpc::GetClusterRequest {});
     Ok(ClusterView::from(answer))
 }
 
@@ -253,7 +219,7 @@ pub(crate) async fn cluster(
     if output == Output::Json {
         return output::json(&cluster);
     }
-    println!("{}", cluster.heading());
+    output::line(cluster.heading())?;
     output::list(&cluster.managers, output)
 }
 
@@ -266,9 +232,7 @@ pub(crate) async fn event(
     match command {
         EventCommand::List { limit, after } => {
             let request = rpc::ListEventsRequest { after, limit };
-            let answer = managers
-                .call(|mut admin| async move { admin.list_events(request).await })
-                .await?;
+            let answer = ask!(managers, list_events, request);
             let events: Vec<EventView> = answer.events.into_iter().map(EventView::from).collect();
             output::list(&events, output)
         }
@@ -277,9 +241,7 @@ pub(crate) async fn event(
 }
 
 async fn watch(managers: &mut Managers, output: Output) -> anyhow::Result<()> {
-    let mut stream = managers
-        .call(|mut admin| async move { admin.watch(rpc::WatchRequest {}).await })
-        .await?;
+    let mut stream = ask!(managers, watch, rpc::WatchRequest {});
     while let Some(item) = stream.message().await? {
         match item.item {
             Some(rpc::watch_item::Item::Volume(volume)) => {
@@ -295,7 +257,10 @@ async fn watch(managers: &mut Managers, output: Output) -> anyhow::Result<()> {
                 show_change("event", &EventView::from(event), output)?;
             }
             Some(rpc::watch_item::Item::Deleted(deleted)) => {
-                println!("deleted  {}{}", deleted.volume_id, deleted.snapshot_id);
+                output::line(format_args!(
+                    "deleted  {}{}",
+                    deleted.volume_id, deleted.snapshot_id
+                ))?;
             }
             Some(rpc::watch_item::Item::CaughtUp(_)) => eprintln!("up to date; watching"),
             None => {}
@@ -307,8 +272,7 @@ async fn watch(managers: &mut Managers, output: Output) -> anyhow::Result<()> {
 /// One line for each change: JSON, or the cells of its table row.
 fn show_change<R: output::Row>(kind: &str, row: &R, output: Output) -> anyhow::Result<()> {
     match output {
-        Output::Json => println!("{}", serde_json::json!({ "kind": kind, "item": row })),
-        Output::Table => println!("{kind:8} {}", row.cells().join("  ")),
+        Output::Json => output::line(serde_json::json!({ "kind": kind, "item": row })),
+        Output::Table => output::line(format_args!("{kind:8} {}", row.cells().join("  "))),
     }
-    Ok(())
 }

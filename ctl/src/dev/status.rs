@@ -85,14 +85,14 @@ fn print(status: &StatusView, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
         return output::json(status);
     }
-    println!("{}", output::table(&status.processes));
-    println!();
+    output::line(output::table(&status.processes))?;
+    output::line("")?;
     match &status.cluster {
         Some(cluster) => {
-            println!("{}", cluster.heading());
-            println!("{}", output::table(&status.nodes));
+            output::line(cluster.heading())?;
+            output::line(output::table(&status.nodes))?;
         }
-        None => println!("no leading manager answers"),
+        None => output::line("no leading manager answers")?,
     }
     Ok(())
 }
