@@ -1,0 +1,186 @@
+//! Deleting a snapshot beside I/O: how fast its layer is merged, and what that does to the latency
+//! of the I/O; beside copying a plain file at the same pace.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ankole_blockd::replica::Progress;
+use parking_lot::Mutex;
+
+use crate::chain::Places;
+use crate::figures::{Figures, Samples};
+use crate::plain::Plain;
+use crate::row::Row;
+use crate::store::{BLOCK, Store, layer};
+
+/// As `daemon::upkeep` does it: steps of 1 MiB, and after each a rest of three times its length.
+const STEP_BLOCKS: u64 = 256;
+const REST_FACTOR: u32 = 3;
+const REST_MIN: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(200);
+/// Between two operations of the I/O.
+const THINK: Duration = Duration::from_millis(1);
+const ALONE: Duration = Duration::from_secs(5);
+const PIECE: usize = 1 << 20;
+
+pub(crate) fn run(folder: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
+    let (ours, alone) = on_store(folder, bytes)?;
+    let (theirs, plain_alone) = on_plain(folder, bytes)?;
+    let mib = |beside: &Beside| rate_mib(bytes, beside.time);
+    let ratios = vec![ours.figures.per_second / theirs.figures.per_second];
+    Ok(vec![
+        Row::beside("I/O alone, 1 ms apart", alone, plain_alone, Vec::new()),
+        Row::beside(
+            format!(
+                "I/O beside a merge ({:.1} MiB/s; copy {:.1})",
+                mib(&ours),
+                mib(&theirs)
+            ),
+            ours.figures,
+            theirs.figures,
+            ratios,
+        ),
+    ])
+}
+
+/// I/O beside something that took this long.
+struct Beside {
+    figures: Figures,
+    time: Duration,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn rate_mib(bytes: u64, time: Duration) -> f64 {
+    (bytes >> 20) as f64 / time.as_secs_f64()
+}
+
+fn rest(begun: Instant) {
+    std::thread::park_timeout((begun.elapsed() * REST_FACTOR).clamp(REST_MIN, REST_MAX));
+}
+
+/// Operations with pauses between, until told to stop; every fourth is a write.
+fn load(
+    stop: &AtomicBool,
+    blocks: u64,
+    mut operation: impl FnMut(u64, bool) -> anyhow::Result<()>,
+) -> anyhow::Result<Figures> {
+    let mut places = Places::new(blocks, 1);
+    let mut samples = Samples::default();
+    let mut number = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        operation(places.draw(), number.is_multiple_of(4))?;
+        samples.push(begun.elapsed());
+        number += 1;
+        std::thread::park_timeout(THINK);
+    }
+    Ok(samples.figures())
+}
+
+/// Runs the load while `work` goes on.
+fn beside(
+    work: impl FnOnce() -> anyhow::Result<()> + Send,
+    load: impl FnOnce(&AtomicBool) -> anyhow::Result<Figures>,
+) -> anyhow::Result<Beside> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let begun = Instant::now();
+            let result = work();
+            stop.store(true, Ordering::Relaxed);
+            result.map(|()| begun.elapsed())
+        });
+        let figures = load(&stop)?;
+        let time = worker
+            .join()
+            .map_err(|_| anyhow::anyhow!("the work panicked"))??;
+        Ok(Beside { figures, time })
+    })
+}
+
+fn idle() -> anyhow::Result<()> {
+    let end = Instant::now() + ALONE;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+    Ok(())
+}
+
+fn on_store(folder: &Path, bytes: u64) -> anyhow::Result<(Beside, Figures)> {
+    eprintln!("delete");
+    let mut store = Store::create(folder, "delete", bytes)?;
+    let piece = vec![0x5a; PIECE];
+    for at in (0..bytes).step_by(PIECE) {
+        store.write_piece(&piece, at)?;
+    }
+    store.seal()?;
+    store.replica.remove_layer(layer(1)?)?;
+    let store = Mutex::new(store);
+    let io = |stop: &AtomicBool| {
+        load(stop, bytes / BLOCK as u64, |block, writes| {
+            let mut store = store.lock();
+            if writes {
+                store.write(block)
+            } else {
+                store.read(block)
+            }
+        })
+    };
+    let alone = beside(idle, io)?;
+    let merging = beside(|| merge(&store), io)?;
+    store.into_inner().destroy()?;
+    Ok((merging, alone.figures))
+}
+
+fn merge(store: &Mutex<Store>) -> anyhow::Result<()> {
+    loop {
+        let begun = Instant::now();
+        let progress = store.lock().replica.merge_step(STEP_BLOCKS)?;
+        match progress {
+            Progress::Idle => return Ok(()),
+            Progress::Working { .. } => {}
+            Progress::Sync(plan) => {
+                let result = plan.run();
+                store.lock().replica.finish_flush(plan, result)?;
+            }
+        }
+        rest(begun);
+    }
+}
+
+fn on_plain(folder: &Path, bytes: u64) -> anyhow::Result<(Beside, Figures)> {
+    let from = Plain::create(&folder.join("from"), bytes)?;
+    from.fill(bytes)?;
+    let to = Plain::create(&folder.join("to"), bytes)?;
+    let file = Mutex::new(Plain::create(&folder.join("plain"), bytes)?);
+    file.lock().fill(bytes)?;
+    let io = |stop: &AtomicBool| {
+        load(stop, bytes / BLOCK as u64, |block, writes| {
+            let mut file = file.lock();
+            if writes {
+                file.write(block)
+            } else {
+                file.read(block)
+            }
+        })
+    };
+    let alone = beside(idle, io)?;
+    let copying = beside(|| copy(&from, &to, bytes), io)?;
+    for name in ["from", "to", "plain"] {
+        std::fs::remove_file(folder.join(name))?;
+    }
+    Ok((copying, alone.figures))
+}
+
+fn copy(from: &Plain, to: &Plain, bytes: u64) -> anyhow::Result<()> {
+    let mut piece = vec![0; PIECE];
+    for at in (0..bytes).step_by(PIECE) {
+        let begun = Instant::now();
+        from.read_piece(&mut piece, at)?;
+        to.write_piece(&piece, at)?;
+        to.flush()?;
+        rest(begun);
+    }
+    Ok(())
+}

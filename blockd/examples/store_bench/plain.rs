@@ -1,0 +1,69 @@
+//! A plain file, written and read as the store's volume is.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{Advice, fadvise};
+
+use crate::store::BLOCK;
+
+/// The other side of a comparison.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    file: File,
+    buffer: Vec<u8>,
+}
+
+impl Plain {
+    /// A new file of holes.
+    pub(crate) fn create(path: &Path, bytes: u64) -> anyhow::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
+        file.set_len(bytes)?;
+        Ok(Self {
+            file,
+            buffer: vec![0x5a; BLOCK],
+        })
+    }
+
+    /// Writes all of it.
+    pub(crate) fn fill(&self, bytes: u64) -> anyhow::Result<()> {
+        let mebibyte = vec![0x5a; 1 << 20];
+        for at in (0..bytes).step_by(mebibyte.len()) {
+            self.file.write_all_at(&mebibyte, at)?;
+        }
+        self.flush()
+    }
+
+    pub(crate) fn read(&mut self, block: u64) -> anyhow::Result<()> {
+        Ok(self
+            .file
+            .read_exact_at(&mut self.buffer, block * BLOCK as u64)?)
+    }
+
+    pub(crate) fn write(&mut self, block: u64) -> anyhow::Result<()> {
+        Ok(self.file.write_all_at(&self.buffer, block * BLOCK as u64)?)
+    }
+
+    pub(crate) fn flush(&self) -> anyhow::Result<()> {
+        Ok(self.file.sync_data()?)
+    }
+
+    /// Lets go of what the page cache has of it.
+    pub(crate) fn forget(&self) -> anyhow::Result<()> {
+        Ok(fadvise(&self.file, 0, None, Advice::DontNeed)?)
+    }
+
+    pub(crate) fn read_piece(&self, buffer: &mut [u8], offset: u64) -> anyhow::Result<()> {
+        Ok(self.file.read_exact_at(buffer, offset)?)
+    }
+
+    pub(crate) fn write_piece(&self, data: &[u8], offset: u64) -> anyhow::Result<()> {
+        Ok(self.file.write_all_at(data, offset)?)
+    }
+}

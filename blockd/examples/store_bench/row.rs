@@ -1,0 +1,70 @@
+//! One line of the result.
+
+use serde::Serialize;
+
+use crate::figures::{Figures, median};
+
+/// A case, measured on the store and where it makes sense on plain files.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) case: String,
+    pub(crate) store: Figures,
+    pub(crate) plain: Option<Figures>,
+    /// Operations per second, store by plain file: the median of the rounds.
+    pub(crate) ratio: Option<f64>,
+    /// The least and the greatest of the rounds.
+    pub(crate) ratio_range: Option<(f64, f64)>,
+}
+
+impl Row {
+    pub(crate) fn alone(case: impl Into<String>, store: Figures) -> Self {
+        Self {
+            case: case.into(),
+            store,
+            plain: None,
+            ratio: None,
+            ratio_range: None,
+        }
+    }
+
+    pub(crate) fn beside(
+        case: impl Into<String>,
+        store: Figures,
+        plain: Figures,
+        ratios: Vec<f64>,
+    ) -> Self {
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let greatest = ratios.iter().copied().fold(0.0, f64::max);
+        Self {
+            case: case.into(),
+            store,
+            plain: Some(plain),
+            ratio: Some(median(ratios)),
+            ratio_range: Some((least, greatest)),
+        }
+    }
+}
+
+pub(crate) fn print_table(rows: &[Row]) {
+    println!(
+        "{:44} {:>10} {:>10} {:>6} {:>11}  {:>17} {:>17} {:>13}",
+        "case", "store/s", "plain/s", "ratio", "range", "p50/p99 us", "plain", "CPU us/op"
+    );
+    for row in rows {
+        let latencies = |of: &Figures| format!("{:.1}/{:.1}", of.p50_us, of.p99_us);
+        let (range, plain) = (row.ratio_range.unwrap_or_default(), row.plain);
+        println!(
+            "{:44} {:>10.1} {:>10.1} {:>6.2} {:>5.2}-{:<5.2}  {:>17} {:>17} {:>6.2}/{:<6.2}",
+            row.case,
+            row.store.per_second,
+            plain.map_or(0.0, |plain| plain.per_second),
+            row.ratio.unwrap_or_default(),
+            range.0,
+            range.1,
+            latencies(&row.store),
+            plain.as_ref().map(latencies).unwrap_or_default(),
+            row.store.cpu_us_per_operation,
+            plain.map_or(0.0, |plain| plain.cpu_us_per_operation),
+        );
+    }
+}
