@@ -91,16 +91,13 @@ async fn delete_volume(
         revision: 0,
     };
     ask!(managers, delete_volume, request.clone());
-    output::line(format_args!("volume {} deleted", request.volume))
+    show_deleted(&format!("volume {}", request.volume), output)
 }
 
 fn show_deleted(what: &str, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => output::json(&serde_json::json!({ "deleted": what })),
-        Output::Table => {
-            println!("{what} deleted");
-            Ok(())
-        }
+        Output::Table => output::line(format_args!("{what} deleted")),
     }
 }
 
@@ -159,10 +156,10 @@ pub(crate) async fn snapshot(
                 request_id,
             };
             ask!(managers, delete_snapshot, request.clone());
-            output::line(format_args!(
-                "snapshot {} of volume {} deleted",
-                request.snapshot, request.volume
-            ))
+            {
+                let what = format!("snapshot {} of volume {}", request.snapshot, request.volume);
+                show_deleted(&what, output)
+            }
         }
     }
 }
@@ -257,10 +254,12 @@ async fn watch(managers: &mut Managers, output: Output) -> anyhow::Result<()> {
                 show_change("event", &EventView::from(event), output)?;
             }
             Some(rpc::watch_item::Item::Deleted(deleted)) => {
-                output::line(format_args!(
-                    "deleted  {}{}",
-                    deleted.volume_id, deleted.snapshot_id
-                ))?;
+                let (kind, id) = if deleted.volume_id.is_empty() {
+                    ("snapshot", deleted.snapshot_id)
+                } else {
+                    ("volume", deleted.volume_id)
+                };
+                show_deleted(&format!("{kind} {id}"), output)?;
             }
             Some(rpc::watch_item::Item::CaughtUp(_)) => eprintln!("up to date; watching"),
             None => {}
