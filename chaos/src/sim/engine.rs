@@ -7,9 +7,11 @@ use ankole_engine::mirror::event::{Effect, Event};
 use ankole_engine::mirror::{Mirror, MirrorConfig};
 use ankole_engine::volume::{Moment, Operation, OperationId};
 use ankole_proto::{Epoch, Extent, NodeName};
+use bytes::Bytes;
 
 use super::history::WriteId;
 use super::managers::Managers;
+use super::mutation::Mutation;
 
 /// Engines in the order in which they were started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,14 @@ pub(super) enum Waiting {
         durable: bool,
         extent: Extent,
     },
+    Compare {
+        write: WriteId,
+        durable: bool,
+        extent: Extent,
+        expected: Bytes,
+        begin: Duration,
+    },
+    Or,
     Flush {
         begin: Duration,
     },
@@ -41,6 +51,8 @@ pub(super) struct Engine {
     pub(super) serving: bool,
     pub(super) waiting: BTreeMap<OperationId, Waiting>,
     next_operation: u64,
+    /// It hears nothing from the managers.
+    pub(super) deaf: bool,
     /// The earliest tick that is scheduled.
     pub(super) tick_at: Option<Duration>,
 }
@@ -52,10 +64,14 @@ impl Engine {
         previous_ended: bool,
         managers: &Managers,
         now: Duration,
+        mutation: Option<Mutation>,
     ) -> Self {
         let epoch = managers.epoch;
         let mut config = MirrorConfig::new(epoch, node);
         config.previous_engine_ended = previous_ended;
+        if mutation == Some(Mutation::LongLeases) {
+            config.limits.lease = Duration::from_secs(30);
+        }
         let mirror = Mirror::new(config, managers.orders());
         Self {
             id,
@@ -65,6 +81,7 @@ impl Engine {
             serving: false,
             waiting: BTreeMap::new(),
             next_operation: 1,
+            deaf: false,
             tick_at: None,
         }
     }

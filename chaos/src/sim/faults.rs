@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use ankole_blockd::disk::sim::Fate;
 use rand::Rng;
 use rand::rngs::StdRng;
+
+use super::network::Way;
 
 /// One fault. Hosts are numbered from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +23,14 @@ pub(super) enum Fault {
     KillEngine,
     /// Another engine is started although the last one lives.
     Takeover,
+    /// As `Takeover`, with the old engine reaching only this host and the new one all but it.
+    Split(usize, Duration),
+    /// The engine is asked to end in order.
+    StopEngine,
     /// Nothing passes between the engine and a host for a while.
     Partition(usize, Duration),
+    /// Only requests, or only replies, are lost between the engine and a host for a while.
+    OneWay(usize, Way, Duration),
     /// A connection breaks.
     Break(usize),
     /// A host takes so much longer for everything, for a while.
@@ -30,6 +39,14 @@ pub(super) enum Fault {
     LoseManagers(Duration),
     /// A snapshot is asked for.
     Snapshot,
+    /// A return to some snapshot is asked for.
+    Revert(usize),
+    /// Some snapshot is deleted.
+    DeleteSnapshot(usize),
+    /// A host's disk is full but for so many pages, for a while.
+    FillDisk(usize, u64, Duration),
+    /// All disks are, at once.
+    FillAll(u64, Duration),
     /// The disk of a host refuses one of its next calls.
     DiskError(usize),
     /// A bit of a host's data flips.
@@ -43,20 +60,38 @@ fn span(random: &mut StdRng, from_ms: u64, to_ms: u64) -> Duration {
 /// A random fault. Disks err and rot on host `cursed` only: when all copies rot, nothing can help.
 pub(super) fn next(random: &mut StdRng, hosts: usize, cursed: usize) -> Fault {
     let host = random.random_range(0..hosts);
-    match random.random_range(0..100) {
-        0..14 => Fault::KillHost(host, span(random, 1, 4000)),
-        14..24 => Fault::CutPower(host, span(random, 1000, 6000)),
-        24..28 => Fault::CutAllPower(span(random, 1000, 4000)),
-        28..32 => Fault::KillAll(span(random, 10, 3000)),
-        32..44 => Fault::KillEngine,
-        44..52 => Fault::Takeover,
-        52..60 => Fault::Partition(host, span(random, 10, 9000)),
-        60..68 => Fault::Break(host),
-        68..76 => Fault::Slow(host, span(random, 1, 3000), span(random, 100, 8000)),
-        76..82 => Fault::LoseManagers(span(random, 100, 6000)),
-        82..92 => Fault::Snapshot,
-        92..96 => Fault::DiskError(cursed),
-        _ => Fault::BitFlip(cursed),
+    let number = random.random_range(0..8);
+    match random.random_range(0..120) {
+        0..12 => Fault::KillHost(host, span(random, 1, 4000)),
+        12..22 => Fault::CutPower(host, span(random, 1000, 6000)),
+        22..27 => Fault::CutAllPower(span(random, 1000, 4000)),
+        27..31 => Fault::KillAll(span(random, 10, 3000)),
+        31..40 => Fault::KillEngine,
+        40..46 => Fault::Takeover,
+        46..52 => Fault::Split(host, span(random, 1000, 9000)),
+        52..56 => Fault::StopEngine,
+        56..62 => Fault::Partition(host, span(random, 10, 9000)),
+        62..66 => Fault::OneWay(host, Way::ToHost, span(random, 10, 9000)),
+        66..70 => Fault::OneWay(host, Way::ToEngine, span(random, 10, 9000)),
+        70..76 => Fault::Break(host),
+        76..82 => Fault::Slow(host, span(random, 1, 3000), span(random, 100, 8000)),
+        82..87 => Fault::LoseManagers(span(random, 100, 6000)),
+        87..98 => Fault::Snapshot,
+        98..101 => Fault::Revert(number),
+        101..106 => Fault::DeleteSnapshot(number),
+        106..112 => Fault::DiskError(cursed),
+        112..116 => Fault::BitFlip(cursed),
+        116..118 => Fault::FillDisk(host, random.random_range(0..24), span(random, 100, 4000)),
+        _ => Fault::FillAll(random.random_range(0..24), span(random, 100, 4000)),
+    }
+}
+
+/// What a power cut does to what was not synced.
+pub(super) fn fate(random: &mut StdRng) -> Fate {
+    match random.random_range(0..8) {
+        0..2 => Fate::Dropped,
+        2..5 => Fate::Reordered,
+        _ => Fate::Torn,
     }
 }
 

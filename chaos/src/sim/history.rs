@@ -2,14 +2,18 @@
 //!
 //! Every write puts its number into each of its sectors, so a read tells which write each sector
 //! came from. A write W is *superseded* for a read R when another write S of that sector was known
-//! to be in effect (acknowledged, or seen by a read) before R began, and W had ended before S
+//! to be in effect (acknowledged, or seen there by a read) before R began, and W had ended before S
 //! began: then no order of the operations lets R return W. This is checked sector by sector.
 //!
 //! A write that was not answered may take effect or not, but only until the next engine serves
-//! the volume: what is in flight is settled before that. A power cut of every host turns
-//! acknowledged writes that no flush covers into such undecided ones.
+//! the volume: what is in flight is settled before that. When every in-sync replica has lost its
+//! power, acknowledged writes that no flush covers are *at risk*: they may be gone, unless a later
+//! flush of the same engine claims to cover them (INV-5).
+//!
+//! Going back to a snapshot is a write of the whole volume, which shows any of the writes that
+//! explain the snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ankole_proto::{Extent, SECTOR_BYTES};
@@ -20,46 +24,103 @@ use super::engine::EngineId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct WriteId(pub(super) u64);
 
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Not answered, or answered with a failure: nobody knows.
+    Open,
+    Acknowledged,
+    /// Acknowledged, and the power failed before a flush covered it.
+    AtRisk,
+    /// Acknowledged and covered by a flush.
+    Durable,
+    /// It was refused whole.
+    Refused,
+}
+
 #[derive(Debug, Clone)]
 struct Write {
     engine: EngineId,
     extent: Extent,
-    zeros: bool,
+    content: Content,
     begin: Duration,
-    /// When it was acknowledged, or when it was settled that nothing more comes of it.
+    /// When it was answered, or when it was settled that nothing more comes of it.
     end: Option<Duration>,
-    acknowledged: bool,
-    flushed: bool,
+    fate: Fate,
     answered: bool,
-    /// The first read that returned it ended then.
-    seen: Option<Duration>,
 }
 
-impl Write {
-    fn in_effect_before(&self, moment: Duration) -> bool {
-        let acknowledged = self.acknowledged && self.end.is_some_and(|end| end < moment);
-        acknowledged || self.seen.is_some_and(|seen| seen < moment)
-    }
+/// What a write puts on its sectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Its number.
+    Number,
+    Zeros,
+    /// What a snapshot holds.
+    Snapshot,
+}
+
+/// A write as one sector knows it.
+#[derive(Debug)]
+struct Version {
+    write: usize,
+    /// The first read that returned it here ended then.
+    seen: Option<Duration>,
+    /// Of a snapshot: the writes that may be read.
+    shows: BTreeSet<Option<WriteId>>,
 }
 
 /// Everything that was asked and answered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct History {
     writes: Vec<Write>,
     /// The writes of each sector, in the order in which they began.
-    by_sector: BTreeMap<u64, Vec<usize>>,
+    by_sector: BTreeMap<u64, Vec<Version>>,
 }
 
 fn sectors(extent: Extent) -> std::ops::Range<u64> {
     extent.offset() / SECTOR_BYTES..extent.end() / SECTOR_BYTES
 }
 
+fn index(id: WriteId) -> Option<usize> {
+    usize::try_from(id.0).ok()?.checked_sub(1)
+}
+
 impl History {
-    pub(super) fn new() -> Self {
-        Self {
-            writes: Vec::new(),
-            by_sector: BTreeMap::new(),
-        }
+    fn write(&self, id: WriteId) -> Option<&Write> {
+        self.writes.get(index(id)?)
+    }
+
+    fn write_mut(&mut self, id: WriteId) -> Option<&mut Write> {
+        self.writes.get_mut(index(id)?)
+    }
+
+    fn add(
+        &mut self,
+        engine: EngineId,
+        extent: Extent,
+        content: Content,
+        begin: Duration,
+    ) -> WriteId {
+        self.writes.push(Write {
+            engine,
+            extent,
+            content,
+            begin,
+            end: None,
+            fate: Fate::Open,
+            answered: false,
+        });
+        WriteId(self.writes.len() as u64)
+    }
+
+    fn version(&mut self, sector: u64, id: WriteId, shows: BTreeSet<Option<WriteId>>) {
+        let version = Version {
+            write: index(id).unwrap_or_default(),
+            seen: None,
+            shows,
+        };
+        self.by_sector.entry(sector).or_default().push(version);
     }
 
     /// A mutation was submitted to an engine.
@@ -67,67 +128,123 @@ impl History {
         &mut self,
         engine: EngineId,
         extent: Extent,
-        zeros: bool,
+        content: Content,
         now: Duration,
     ) -> WriteId {
-        let index = self.writes.len();
-        self.writes.push(Write {
-            engine,
-            extent,
-            zeros,
-            begin: now,
-            end: None,
-            acknowledged: false,
-            flushed: false,
-            answered: false,
-            seen: None,
-        });
+        let id = self.add(engine, extent, content, now);
         for sector in sectors(extent) {
-            self.by_sector.entry(sector).or_default().push(index);
+            self.version(sector, id, BTreeSet::new());
         }
-        WriteId(index as u64 + 1)
+        id
     }
 
-    fn index(id: WriteId) -> Option<usize> {
-        usize::try_from(id.0).ok()?.checked_sub(1)
+    /// The managers were asked to bring back a snapshot that was taken between `taken` and `done`.
+    pub(super) fn begin_revert(
+        &mut self,
+        volume: Extent,
+        taken: Duration,
+        done: Duration,
+        now: Duration,
+    ) -> WriteId {
+        // Of no engine: whichever is there when the time has come carries it out.
+        let id = self.add(EngineId(u64::MAX), volume, Content::Snapshot, now);
+        let known: Vec<u64> = self.by_sector.keys().copied().collect();
+        for sector in known {
+            let shows = self.explanations(sector, taken, done);
+            self.version(sector, id, shows);
+        }
+        id
+    }
+
+    /// Everything that a sector may hold at one moment of a span of time.
+    fn explanations(
+        &self,
+        sector: u64,
+        begin: Duration,
+        end: Duration,
+    ) -> BTreeSet<Option<WriteId>> {
+        let versions = self.by_sector.get(&sector).into_iter().flatten();
+        let written = versions.flat_map(|version| {
+            let own = (Some(WriteId(version.write as u64 + 1)), version);
+            let others = version.shows.iter().map(move |id| (*id, version));
+            std::iter::once(own).chain(others)
+        });
+        written
+            .map(|(id, _)| id)
+            .chain([None])
+            .filter(|id| self.supersession(sector, *id, begin, end).is_ok())
+            .collect()
     }
 
     /// The data that a write puts on its extent.
     pub(super) fn data(id: WriteId, extent: Extent) -> Vec<u8> {
-        sectors(extent)
-            .flat_map(|sector| {
-                let mut bytes = [0; SECTOR_BYTES as usize];
-                bytes[..8].copy_from_slice(&id.0.to_le_bytes());
-                bytes[8..16].copy_from_slice(&sector.to_le_bytes());
-                let noise = (id.0 ^ sector.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                bytes[SECTOR_BYTES as usize - 8..].copy_from_slice(&noise.to_le_bytes());
-                bytes
-            })
-            .collect()
+        let mut data = Vec::new();
+        for sector in sectors(extent) {
+            data.extend_from_slice(&Self::sector(id, sector));
+        }
+        data
+    }
+
+    fn sector(id: WriteId, sector: u64) -> [u8; SECTOR_BYTES as usize] {
+        let mut bytes = [0; SECTOR_BYTES as usize];
+        bytes[..8].copy_from_slice(&id.0.to_le_bytes());
+        bytes[8..16].copy_from_slice(&sector.to_le_bytes());
+        let noise = (id.0 ^ sector.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        bytes[SECTOR_BYTES as usize - 8..].copy_from_slice(&noise.to_le_bytes());
+        bytes
     }
 
     /// A mutation was acknowledged; `durable` when it was asked to be durable.
     pub(super) fn acknowledge(&mut self, id: WriteId, durable: bool, now: Duration) {
-        if let Some(write) = Self::index(id).and_then(|index| self.writes.get_mut(index)) {
+        if let Some(write) = self.write_mut(id) {
             write.end = Some(now);
-            write.acknowledged = true;
             write.answered = true;
-            write.flushed |= durable;
+            write.fate = if durable {
+                Fate::Durable
+            } else {
+                Fate::Acknowledged
+            };
         }
     }
 
     /// A mutation failed: nobody knows whether it took effect.
     pub(super) fn fail(&mut self, id: WriteId) {
-        if let Some(write) = Self::index(id).and_then(|index| self.writes.get_mut(index)) {
+        if let Some(write) = self.write_mut(id) {
             write.answered = true;
         }
     }
 
-    /// A flush that was submitted at `begin` was acknowledged.
-    pub(super) fn flush(&mut self, begin: Duration) {
+    /// A mutation was refused whole: it never takes effect.
+    pub(super) fn refuse(&mut self, id: WriteId, now: Duration) {
+        if let Some(write) = self.write_mut(id) {
+            write.answered = true;
+            write.end = Some(now);
+            write.fate = Fate::Refused;
+        }
+    }
+
+    /// A flush of an engine that was submitted at `begin` was acknowledged.
+    pub(super) fn flush(&mut self, engine: EngineId, begin: Duration) {
         for write in &mut self.writes {
             let before = write.end.is_some_and(|end| end <= begin);
-            write.flushed |= write.acknowledged && before;
+            let covered = match write.fate {
+                Fate::Acknowledged => before,
+                // What may be lost is not made good by a later engine's flush.
+                Fate::AtRisk => before && write.engine == engine,
+                Fate::Open | Fate::Durable | Fate::Refused => false,
+            };
+            if covered {
+                write.fate = Fate::Durable;
+            }
+        }
+    }
+
+    /// A flush of an engine failed: its client knows that what is at risk may be gone.
+    pub(super) fn flush_failed(&mut self, engine: EngineId) {
+        for write in &mut self.writes {
+            if write.fate == Fate::AtRisk && write.engine == engine {
+                write.fate = Fate::Open;
+            }
         }
     }
 
@@ -140,13 +257,17 @@ impl History {
         }
     }
 
-    /// Every host lost its power: what no flush covers may be gone.
+    /// Every replica that held all of it lost its power: what no flush covers may be gone.
     pub(super) fn power_cut(&mut self) {
         for write in &mut self.writes {
-            if !write.flushed && (write.acknowledged || write.seen.is_some()) {
-                write.acknowledged = false;
-                write.seen = None;
-                write.end = None;
+            if write.fate == Fate::Acknowledged {
+                write.fate = Fate::AtRisk;
+            }
+        }
+        for version in self.by_sector.values_mut().flatten() {
+            let write = self.writes.get(version.write);
+            if write.is_some_and(|write| write.fate != Fate::Durable) {
+                version.seen = None;
             }
         }
     }
@@ -167,11 +288,16 @@ impl History {
         for (sector, bytes) in sectors(extent).zip(data.chunks(SECTOR_BYTES as usize)) {
             let id = self.identify(sector, bytes)?;
             self.judge(engine, sector, id, begin)?;
-            if let Some(write) = id
-                .and_then(Self::index)
-                .and_then(|index| self.writes.get_mut(index))
+            let Some(place) = id.and_then(index) else {
+                continue;
+            };
+            let versions = self.by_sector.get_mut(&sector).into_iter().flatten();
+            // What a revert may have brought back says nothing of when.
+            let mut later = versions.skip_while(|version| version.write != place);
+            if let Some(own) = later.next()
+                && !later.any(|version| version.shows.contains(&id))
             {
-                write.seen = Some(write.seen.map_or(now, |seen| seen.min(now)));
+                own.seen = Some(own.seen.map_or(now, |seen| seen.min(now)));
             }
         }
         Ok(())
@@ -187,16 +313,7 @@ impl History {
         end: Duration,
     ) -> Result<(), String> {
         let id = self.identify(sector, bytes)?;
-        if let Some(write) = id
-            .and_then(Self::index)
-            .and_then(|index| self.writes.get(index))
-            && write.begin > end
-        {
-            return Err(format!(
-                "sector {sector}: {write:?} began only after {end:?}"
-            ));
-        }
-        self.supersession(sector, id, begin)
+        self.supersession(sector, id, begin, end)
     }
 
     /// Which write a sector's bytes are of; `None` for zeros.
@@ -208,13 +325,12 @@ impl History {
             .first_chunk::<8>()
             .map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let id = WriteId(raw);
-        let written = Self::index(id)
-            .and_then(|index| self.writes.get(index))
-            .filter(|write| !write.zeros && sectors(write.extent).contains(&sector))
+        let written = self
+            .write(id)
+            .filter(|write| write.content == Content::Number)
+            .filter(|write| sectors(write.extent).contains(&sector))
             .ok_or_else(|| format!("sector {sector} holds what nobody wrote there ({raw:#x})"))?;
-        let at = Extent::new(sector * SECTOR_BYTES, SECTOR_BYTES)
-            .ok_or_else(|| format!("sector {sector} is beyond any volume"))?;
-        if Self::data(id, at) == bytes {
+        if Self::sector(id, sector) == bytes {
             Ok(Some(id))
         } else {
             Err(format!(
@@ -230,10 +346,7 @@ impl History {
         id: Option<WriteId>,
         begin: Duration,
     ) -> Result<(), String> {
-        let write = id
-            .and_then(Self::index)
-            .and_then(|index| self.writes.get(index));
-        if let Some(write) = write
+        if let Some(write) = id.and_then(|id| self.write(id))
             && write.engine == engine
             && !write.answered
         {
@@ -242,7 +355,7 @@ impl History {
                 "sector {sector}: read a write not yet acknowledged: {write:?}"
             ));
         }
-        self.supersession(sector, id, begin)
+        self.supersession(sector, id, begin, Duration::MAX)
     }
 
     fn supersession(
@@ -250,135 +363,43 @@ impl History {
         sector: u64,
         id: Option<WriteId>,
         begin: Duration,
+        end: Duration,
     ) -> Result<(), String> {
-        let Some(of_sector) = self.by_sector.get(&sector) else {
-            return Ok(());
+        let versions = self.by_sector.get(&sector);
+        let known = || {
+            let versions = versions.into_iter().flatten();
+            versions
+                .filter_map(|version| Some((version, self.writes.get(version.write)?)))
+                .filter(|(_, write)| write.begin <= end)
         };
-        let writes = || of_sector.iter().filter_map(|index| self.writes.get(*index));
-        let newest_begin = writes()
-            .filter(|write| write.in_effect_before(begin))
-            .map(|write| write.begin)
-            .max();
-        let Some(newest_begin) = newest_begin else {
-            return Ok(());
+        let in_effect = |(version, write): &(&Version, &Write)| {
+            let acknowledged = matches!(write.fate, Fate::Acknowledged | Fate::Durable);
+            let answered = acknowledged && write.end.is_some_and(|end| end < begin);
+            answered || version.seen.is_some_and(|seen| seen < begin)
         };
-        let possible = |write: &Write| write.end.is_none_or(|end| end >= newest_begin);
-        let explained = match id {
-            Some(id) => Self::index(id)
-                .and_then(|index| self.writes.get(index))
-                .is_some_and(possible),
-            // Zeros may come from any write of zeros; before the first write ended long ago.
-            None => writes().any(|write| write.zeros && possible(write)),
-        };
-        if explained {
+        let newest = known()
+            .filter(in_effect)
+            .max_by_key(|(_, write)| write.begin);
+        let after = newest.map_or(Duration::ZERO, |(_, write)| write.begin);
+        let explained = known().any(|(version, write)| {
+            let possible = write.fate != Fate::Refused && write.end.is_none_or(|end| end >= after);
+            possible
+                && match write.content {
+                    Content::Number => id == Some(WriteId(version.write as u64 + 1)),
+                    Content::Zeros => id.is_none(),
+                    Content::Snapshot => version.shows.contains(&id),
+                }
+        });
+        if explained || (id.is_none() && newest.is_none()) {
             return Ok(());
         }
-        let newest = writes().filter(|write| write.begin == newest_begin).last();
-        let got = id
-            .and_then(Self::index)
-            .and_then(|index| self.writes.get(index));
+        let got = id.and_then(|id| self.write(id));
+        let newest = newest.map(|(version, write)| (WriteId(version.write as u64 + 1), write));
         Err(format!(
-            "sector {sector}: lost {newest:?}, got {got:?} (read began {begin:?})"
+            "sector {sector}: lost {newest:?}, got {id:?} {got:?} (read began {begin:?})"
         ))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: EngineId = EngineId(1);
-    const B: EngineId = EngineId(2);
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn sector() -> Extent {
-        Extent::new(0, 512).unwrap()
-    }
-
-    fn written(history: &mut History, begin: u64, end: Option<u64>) -> Vec<u8> {
-        let id = history.begin(A, sector(), false, at(begin));
-        if let Some(end) = end {
-            history.acknowledge(id, false, at(end));
-        }
-        History::data(id, sector())
-    }
-
-    #[test]
-    fn a_lost_acknowledged_write_is_found() {
-        let mut history = History::new();
-        let old = written(&mut history, 1, Some(2));
-        let new = written(&mut history, 3, Some(4));
-        assert!(history.read(A, sector(), &new, at(5), at(6)).is_ok());
-        assert!(history.read(A, sector(), &old, at(5), at(6)).is_err());
-        assert!(history.read(A, sector(), &[0; 512], at(5), at(6)).is_err());
-    }
-
-    #[test]
-    fn concurrent_writes_may_end_either_way() {
-        let mut history = History::new();
-        let first = written(&mut history, 1, Some(4));
-        let second = written(&mut history, 2, Some(3));
-        assert!(history.read(A, sector(), &first, at(5), at(6)).is_ok());
-        assert!(history.read(A, sector(), &second, at(5), at(6)).is_ok());
-    }
-
-    #[test]
-    fn a_read_does_not_go_back_behind_an_earlier_read() {
-        let mut history = History::new();
-        let old = written(&mut history, 1, Some(2));
-        let undecided = written(&mut history, 3, None);
-        history.settle(B, at(5));
-        assert!(history.read(B, sector(), &old, at(6), at(7)).is_ok());
-        assert!(history.read(B, sector(), &undecided, at(8), at(9)).is_ok());
-        assert!(history.read(B, sector(), &old, at(10), at(11)).is_err());
-    }
-
-    #[test]
-    fn an_undecided_write_does_not_come_back_after_it_was_settled() {
-        let mut history = History::new();
-        let undecided = written(&mut history, 1, None);
-        history.settle(B, at(2));
-        let new = written(&mut history, 3, Some(4));
-        assert!(history.read(B, sector(), &new, at(5), at(6)).is_ok());
-        assert!(history.read(B, sector(), &undecided, at(7), at(8)).is_err());
-    }
-
-    #[test]
-    fn an_unacknowledged_write_of_the_same_engine_is_not_read() {
-        let mut history = History::new();
-        let data = written(&mut history, 1, None);
-        assert!(history.read(A, sector(), &data, at(2), at(3)).is_err());
-        assert!(history.read(B, sector(), &data, at(2), at(3)).is_ok());
-    }
-
-    #[test]
-    fn after_a_power_cut_only_flushed_writes_must_be_there() {
-        let mut history = History::new();
-        let flushed = written(&mut history, 1, Some(2));
-        history.flush(at(3));
-        let cached = written(&mut history, 4, Some(5));
-        history.power_cut();
-        history.settle(B, at(6));
-        assert!(history.read(B, sector(), &flushed, at(7), at(8)).is_ok());
-        assert!(history.read(B, sector(), &cached, at(9), at(10)).is_ok());
-        assert!(
-            history
-                .read(B, sector(), &[0; 512], at(11), at(12))
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn torn_and_misplaced_sectors_are_found() {
-        let mut history = History::new();
-        let mut data = written(&mut history, 1, Some(2));
-        data[511] ^= 1;
-        assert!(history.read(A, sector(), &data, at(3), at(4)).is_err());
-        let elsewhere = Extent::new(512, 512).unwrap();
-        let data = History::data(WriteId(1), elsewhere);
-        assert!(history.read(A, elsewhere, &data, at(3), at(4)).is_err());
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::mutation::Mutation;
 use ankole_engine::mirror::event::{
     Member, Orders, Record, RecordRefusal, Role, Task, TaskId, TaskKind,
 };
@@ -25,6 +26,7 @@ pub(super) enum Mode {
 /// A snapshot on record.
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
+    task: TaskId,
     pub(super) layer: LayerId,
     /// When it was asked for.
     pub(super) begin: Duration,
@@ -46,6 +48,9 @@ pub(super) struct Managers {
     next_task: u64,
     next_layer: u64,
     revision: u64,
+    /// Layers of deleted snapshots, to be merged away.
+    pub(super) unwanted: Vec<LayerId>,
+    mutation: Option<Mutation>,
     /// Nobody reaches them before then.
     pub(super) unreachable_until: Duration,
     pub(super) rebuilds: u64,
@@ -56,7 +61,11 @@ fn layer(raw: u64) -> LayerId {
 }
 
 impl Managers {
-    pub(super) fn new(size: VolumeSize, replicas: &[(ReplicaId, NodeName)]) -> Self {
+    pub(super) fn new(
+        size: VolumeSize,
+        replicas: &[(ReplicaId, NodeName)],
+        mutation: Option<Mutation>,
+    ) -> Self {
         let replicas = replicas
             .iter()
             .map(|(id, node)| (*id, (node.clone(), Mode::InSync)))
@@ -73,6 +82,8 @@ impl Managers {
             next_task: 1,
             next_layer: 2,
             revision: 1,
+            unwanted: Vec::new(),
+            mutation,
             unreachable_until: Duration::ZERO,
             rebuilds: 0,
         }
@@ -89,9 +100,16 @@ impl Managers {
         self.replicas.iter().filter(of_mode).map(|(id, _)| *id)
     }
 
+    /// What a replica is on record as.
+    pub(super) fn mode(&self, replica: ReplicaId) -> Option<Mode> {
+        Some(self.replicas.get(&replica)?.1)
+    }
+
     /// The next engine's epoch.
     pub(super) fn grant(&mut self) -> Epoch {
-        self.epoch = self.epoch.next();
+        if self.mutation != Some(Mutation::GrantTwice) || self.epoch == Epoch::ZERO {
+            self.epoch = self.epoch.next();
+        }
         self.revision += 1;
         self.epoch
     }
@@ -132,7 +150,20 @@ impl Managers {
         if let Some((_, mode)) = self.replicas.get_mut(&replica)
             && *mode == Mode::OutOfSync
         {
-            *mode = Mode::Rebuilding;
+            *mode = if self.mutation == Some(Mutation::PromoteAtOnce) {
+                Mode::InSync
+            } else {
+                Mode::Rebuilding
+            };
+            self.revision += 1;
+        }
+    }
+
+    /// Drops a replica from the in-sync set without asking whether it is the last: wrong, and done
+    /// on purpose only.
+    pub(super) fn drop_from(&mut self, replica: ReplicaId) {
+        if let Some((_, mode)) = self.replicas.get_mut(&replica) {
+            *mode = Mode::OutOfSync;
             self.revision += 1;
         }
     }
@@ -151,31 +182,78 @@ impl Managers {
         }
     }
 
-    /// Asks for a snapshot, unless one is being taken.
+    fn begin_task(&mut self, kind: TaskKind) -> TaskId {
+        let id = TaskId(self.next_task);
+        self.task = Some(Task { id, kind });
+        self.next_task += 1;
+        self.revision += 1;
+        id
+    }
+
+    fn new_layer(&mut self) -> LayerId {
+        self.next_layer += 1;
+        layer(self.next_layer - 1)
+    }
+
+    /// Asks for a snapshot, unless a task is under way.
     pub(super) fn ask_snapshot(&mut self, now: Duration) -> bool {
         if self.task.is_some() {
             return false;
         }
-        let new_head = layer(self.next_layer);
-        self.next_layer += 1;
+        let new_head = self.new_layer();
         let snapshot = SnapshotId::from_bits(u128::from(self.next_task));
-        let kind = TaskKind::Seal {
+        let task = self.begin_task(TaskKind::Seal {
             snapshot,
             head: self.head,
             new_head,
-        };
-        self.task = Some(Task {
-            id: TaskId(self.next_task),
-            kind,
         });
-        self.next_task += 1;
         self.snapshots.push(Snapshot {
+            task,
             layer: self.head,
             begin: now,
             end: None,
         });
-        self.revision += 1;
         true
+    }
+
+    /// The complete snapshot with this number, counted around.
+    fn complete(&self, number: usize) -> Option<usize> {
+        let complete: Vec<usize> = (0..self.snapshots.len())
+            .filter(|at| self.snapshots[*at].end.is_some())
+            .collect();
+        let at = number.checked_rem(complete.len())?;
+        complete.get(at).copied()
+    }
+
+    /// Asks for a return to some snapshot, unless a task is under way; between when it was taken.
+    pub(super) fn ask_revert(&mut self, number: usize) -> Option<(Duration, Duration)> {
+        if self.task.is_some() {
+            return None;
+        }
+        let snapshot = self.snapshots.get(self.complete(number)?)?.clone();
+        let new_head = self.new_layer();
+        self.begin_task(TaskKind::Revert {
+            to: snapshot.layer,
+            new_head,
+        });
+        Some((snapshot.begin, snapshot.end?))
+    }
+
+    /// Deletes some snapshot; which layer is to go. Not while a task, which may need it, is under
+    /// way.
+    pub(super) fn delete_snapshot(&mut self, number: usize) -> Option<LayerId> {
+        if self.task.is_some() {
+            return None;
+        }
+        let at = self.complete(number)?;
+        let mut gone = self.snapshots.remove(at).layer;
+        if self.mutation == Some(Mutation::RemoveWrongLayer)
+            && let Some(other) = self.snapshots.first()
+        {
+            gone = other.layer;
+        }
+        self.unwanted.push(gone);
+        Some(gone)
     }
 
     /// Records something for the engine of this epoch.
@@ -189,7 +267,16 @@ impl Managers {
             return Err(RecordRefusal::Fenced);
         }
         match record {
-            Record::ReplicaLost { replica, .. } => self.lose(*replica)?,
+            Record::ReplicaLost { replica, .. } => {
+                let before = self.replicas.clone();
+                self.lose(*replica)?;
+                if self.mutation == Some(Mutation::ForgetLosses) {
+                    self.revision += 1;
+                    let told = self.orders();
+                    self.replicas = before;
+                    return Ok(told);
+                }
+            }
             Record::ReplicaInSync { replica } => self.restore(*replica)?,
             Record::TaskDone { task, refusal } => self.finish(*task, refusal.is_some(), now)?,
         }
@@ -237,15 +324,18 @@ impl Managers {
                 Err(RecordRefusal::Unknown)
             };
         };
-        if let TaskKind::Seal { new_head, .. } = task.kind {
-            if refused {
-                self.snapshots.pop();
-            } else {
-                self.head = new_head;
-                if let Some(snapshot) = self.snapshots.last_mut() {
-                    snapshot.end = Some(now);
-                }
-            }
+        let (TaskKind::Seal { new_head, .. } | TaskKind::Revert { new_head, .. }) = task.kind;
+        if refused {
+            self.snapshots.retain(|snapshot| snapshot.task != id);
+            return Ok(());
+        }
+        self.head = new_head;
+        let taken = self
+            .snapshots
+            .iter_mut()
+            .find(|snapshot| snapshot.task == id);
+        if let Some(snapshot) = taken {
+            snapshot.end = Some(now);
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ mod faults;
 mod history;
 mod host;
 mod managers;
+pub mod mutation;
 mod network;
 mod schedule;
 mod trace;
@@ -26,6 +27,8 @@ mod world;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use checker::Checker;
+use mutation::Mutation;
 pub use trace::Trace;
 use world::World;
 
@@ -36,6 +39,8 @@ pub struct Violation {
     pub seed: u64,
     /// When, in simulated time since the start.
     pub at: Duration,
+    /// Who noticed it.
+    pub by: Checker,
     /// What was violated, and how.
     pub what: String,
 }
@@ -43,7 +48,11 @@ pub struct Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at.as_secs_f64();
-        write!(f, "seed {} after {at:.6} s: {}", self.seed, self.what)
+        write!(
+            f,
+            "seed {} after {at:.6} s: {:?}: {}",
+            self.seed, self.by, self.what
+        )
     }
 }
 
@@ -58,6 +67,10 @@ pub struct Summary {
     pub flushes: u64,
     /// Snapshots that were completed.
     pub snapshots: u64,
+    /// Returns to a snapshot that were completed.
+    pub reverts: u64,
+    /// Snapshots that were deleted.
+    pub deletions: u64,
     /// Operations that failed.
     pub failures: u64,
     /// Faults that struck.
@@ -74,6 +87,8 @@ impl Summary {
         self.writes += other.writes;
         self.flushes += other.flushes;
         self.snapshots += other.snapshots;
+        self.reverts += other.reverts;
+        self.deletions += other.deletions;
         self.failures += other.failures;
         self.faults += other.faults;
         self.engines += other.engines;
@@ -83,7 +98,16 @@ impl Summary {
 
 /// Runs one seed.
 pub fn run_seed(seed: u64, trace: &mut Trace) -> Result<Summary, Violation> {
-    let mut world = World::new(seed, std::mem::take(trace));
+    run_mutated(seed, None, trace)
+}
+
+/// Runs one seed with something broken on purpose.
+pub fn run_mutated(
+    seed: u64,
+    mutation: Option<Mutation>,
+    trace: &mut Trace,
+) -> Result<Summary, Violation> {
+    let mut world = World::new(seed, mutation, std::mem::take(trace));
     let result = world.run();
     *trace = world.into_trace();
     result

@@ -32,8 +32,19 @@ struct Wire {
 #[derive(Debug, Default)]
 pub(super) struct Network {
     wires: BTreeMap<LinkKey, Wire>,
-    /// Between which engine and replica nothing passes.
-    cut: BTreeSet<(EngineId, ReplicaId)>,
+    /// Between which engine and replica nothing passes, and which way.
+    cut: BTreeSet<(EngineId, ReplicaId, Way)>,
+}
+
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    ToHost,
+    ToEngine,
+}
+
+impl Way {
+    pub(super) const BOTH: [Self; 2] = [Self::ToHost, Self::ToEngine];
 }
 
 const DELAY_MIN_US: u64 = 20;
@@ -53,14 +64,15 @@ pub(super) fn delay(random: &mut StdRng) -> Duration {
 }
 
 impl Network {
-    /// Nothing passes between them until [`Network::join`].
-    pub(super) fn cut(&mut self, engine: EngineId, replica: ReplicaId) {
-        self.cut.insert((engine, replica));
+    /// Nothing passes between them, these ways, until [`Network::join`].
+    pub(super) fn cut(&mut self, engine: EngineId, replica: ReplicaId, ways: &[Way]) {
+        self.cut
+            .extend(ways.iter().map(|way| (engine, replica, *way)));
     }
 
-    /// Everything passes again between this engine and all replicas.
-    pub(super) fn join(&mut self, engine: EngineId) {
-        self.cut.retain(|(cut, _)| *cut != engine);
+    /// Everything passes again between them.
+    pub(super) fn join(&mut self, engine: EngineId, replica: ReplicaId) {
+        self.cut.retain(|cut| (cut.0, cut.1) != (engine, replica));
     }
 
     /// Everything passes again.
@@ -68,9 +80,8 @@ impl Network {
         self.cut.clear();
     }
 
-    /// Whether messages pass.
-    pub(super) fn passes(&self, engine: EngineId, replica: ReplicaId) -> bool {
-        !self.cut.contains(&(engine, replica))
+    fn passes(&self, key: LinkKey, way: Way) -> bool {
+        !self.cut.contains(&(key.engine, key.replica, way))
     }
 
     /// A connection exists from now on.
@@ -105,7 +116,7 @@ impl Network {
         random: &mut StdRng,
     ) -> Option<Duration> {
         let delay = delay(random);
-        let passes = self.passes(key.engine, key.replica);
+        let passes = self.passes(key, Way::ToHost);
         let wire = self.wires.get_mut(&key)?;
         wire.to_host = wire.to_host.max(now + delay);
         passes.then_some(wire.to_host)
@@ -119,7 +130,7 @@ impl Network {
         random: &mut StdRng,
     ) -> Option<Duration> {
         let delay = delay(random);
-        let passes = self.passes(key.engine, key.replica);
+        let passes = self.passes(key, Way::ToEngine);
         let wire = self.wires.get_mut(&key)?;
         wire.to_engine = wire.to_engine.max(now + delay);
         passes.then_some(wire.to_engine)

@@ -23,6 +23,10 @@ pub(super) enum Ask {
     Write(Extent, bool),
     Unmap(Extent),
     WriteZeroes(Extent, bool),
+    /// Of what is likely to be there.
+    CompareAndWrite(Extent, bool),
+    /// Of zeros.
+    Or(Extent, bool),
     Flush,
 }
 
@@ -34,7 +38,9 @@ pub(super) fn size() -> VolumeSize {
 pub(super) fn next(random: &mut StdRng) -> Ask {
     match random.random_range(0..100) {
         0..35 => Ask::Read(extent(random)),
-        35..80 => Ask::Write(extent(random), random.random_ratio(1, 8)),
+        35..74 => Ask::Write(extent(random), random.random_ratio(1, 8)),
+        74..77 => Ask::CompareAndWrite(extent(random), random.random_ratio(1, 8)),
+        77..80 => Ask::Or(extent(random), random.random_ratio(1, 8)),
         80..85 => Ask::Unmap(extent(random)),
         85..90 => Ask::WriteZeroes(extent(random), random.random_ratio(1, 8)),
         _ => Ask::Flush,

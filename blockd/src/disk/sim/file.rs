@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::fate::Dice;
 use super::inject::CallKind;
-use super::{PAGE_BYTES, SimDisk};
+use super::{Honesty, PAGE_BYTES, SimDisk};
 use crate::disk::DiskFile;
 
 const PAGE: usize = 4096;
@@ -31,6 +31,8 @@ struct File {
     lens: Vec<u64>,
     pages: BTreeMap<u64, Page>,
     older: BTreeMap<u64, Vec<Option<Page>>>,
+    /// A sync has failed: what was not durable then will not become so.
+    abandoned: bool,
 }
 
 impl File {
@@ -48,6 +50,9 @@ impl File {
     }
 
     fn sync(&mut self) {
+        if self.abandoned {
+            return;
+        }
         self.lens.clear();
         self.older.clear();
     }
@@ -275,10 +280,14 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.disk.with(CallKind::Change, |state| {
-            let data: Vec<u8> = buffers
-                .iter()
-                .flat_map(|part| part.iter().copied())
-                .collect();
+            let data: Vec<u8> = match buffers {
+                [whole] => whole.to_vec(),
+                parts => parts
+                    .iter()
+                    .map(|part| &part[..])
+                    .collect::<Vec<_>>()
+                    .concat(),
+            };
             let free_pages = state.free_bytes() / PAGE_BYTES;
             state.files.write(self.file, &data, offset, free_pages)
         })
@@ -297,10 +306,19 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.with(CallKind::Sync, |state| {
-            state.files.file_mut(self.file)?.sync();
+        let synced = self.disk.with(CallKind::Sync, |state| {
+            if state.honesty == Honesty::Honest {
+                state.files.file_mut(self.file)?.sync();
+            }
             Ok(())
-        })
+        });
+        if synced.is_err() {
+            let mut state = self.disk.state.lock();
+            if let Ok(file) = state.files.file_mut(self.file) {
+                file.abandoned = true;
+            }
+        }
+        synced
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -31,6 +31,7 @@ pub(super) struct Injector {
     calls: u64,
     faults: BTreeMap<u64, Fault>,
     stopped: Option<()>,
+    failed_syncs: u64,
 }
 
 impl Injector {
@@ -38,12 +39,16 @@ impl Injector {
         self.calls
     }
 
+    pub(super) const fn failed_syncs(&self) -> u64 {
+        self.failed_syncs
+    }
+
     pub(super) fn fail(&mut self, call: u64, fault: Fault) {
         self.faults.insert(call, fault);
     }
 
     /// Counts a call and lets it fail if it is to.
-    pub(super) fn admit(&mut self, _kind: CallKind) -> io::Result<()> {
+    pub(super) fn admit(&mut self, kind: CallKind) -> io::Result<()> {
         let call = self.calls;
         self.calls += 1;
         let fault = self.faults.remove(&call);
@@ -53,6 +58,7 @@ impl Injector {
         if self.stopped.is_some() {
             return Err(io::Error::other("the machine has stopped"));
         }
+        self.failed_syncs += u64::from(fault == Some(Fault::Io) && kind == CallKind::Sync);
         match fault {
             Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
             Some(_) => Err(io::Error::other("injected I/O error")),

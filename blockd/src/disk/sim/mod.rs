@@ -5,7 +5,8 @@
 //! last sync of the file (none of the writes, all, some: pages reach the medium in any order), torn
 //! between sectors if asked; for each directory any number of its first changes since its last
 //! sync. A page that was a hole on the medium becomes whole or stays a hole, as on filesystems that
-//! allocate when data is written. Everything follows from a seed: the same calls give the same
+//! allocate when data is written. What a failed sync did not write is never made durable by a later
+//! sync, as in the page cache of Linux. Everything follows from a seed: the same calls give the same
 //! disk.
 
 mod directory;
@@ -36,6 +37,14 @@ struct State {
     directories: Directories,
     injector: Injector,
     capacity_bytes: u64,
+    honesty: Honesty,
+}
+
+/// Whether a sync makes anything durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Honesty {
+    Honest,
+    DropsSynced,
 }
 
 /// A simulated disk. Clones mean the same disk.
@@ -53,6 +62,7 @@ impl SimDisk {
                 directories: Directories::new(),
                 injector: Injector::default(),
                 capacity_bytes,
+                honesty: Honesty::Honest,
             })),
         }
     }
@@ -69,6 +79,7 @@ impl SimDisk {
                 directories: state.directories.after_crash(&mut dice),
                 injector: Injector::default(),
                 capacity_bytes: state.capacity_bytes,
+                honesty: state.honesty,
             })),
         }
     }
@@ -81,6 +92,17 @@ impl SimDisk {
     /// Lets the call with this number (counted from 0 over the disk's life) meet a fault.
     pub fn fail(&self, call: u64, fault: Fault) {
         self.state.lock().injector.fail(call, fault);
+    }
+
+    /// Syncs of files and directories that [`Self::fail`] let fail.
+    pub fn failed_syncs(&self) -> u64 {
+        self.state.lock().injector.failed_syncs()
+    }
+
+    /// From now on syncs succeed without making anything durable: a broken disk, for tests that
+    /// must notice it.
+    pub fn drop_synced(&self) {
+        self.state.lock().honesty = Honesty::DropsSynced;
     }
 
     /// Changes how much the disk holds.
@@ -228,8 +250,10 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.with(CallKind::Sync, |state| {
-            state.directories.sync(&names(path)?)?;
-            state.forget_unnamed();
+            if state.honesty == Honesty::Honest {
+                state.directories.sync(&names(path)?)?;
+                state.forget_unnamed();
+            }
             Ok(())
         })
     }

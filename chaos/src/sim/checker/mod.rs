@@ -8,4 +8,49 @@ pub(super) mod acknowledged;
 pub(super) mod convergence;
 pub(super) mod epochs;
 pub(super) mod membership;
+pub(super) mod rebuilding;
 pub(super) mod snapshots;
+pub(super) mod syncs;
+pub(super) mod trees;
+
+/// Who noticed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Checker {
+    /// A read that no order of the operations explains.
+    History,
+    /// An epoch that went back, or an older engine that was obeyed.
+    Epochs,
+    /// A record without in-sync replica.
+    Membership,
+    /// In-sync replicas that differ when a write is acknowledged.
+    Acknowledged,
+    /// A rebuilding replica on record as in sync.
+    Rebuilding,
+    /// A replica that goes on after a failed sync.
+    Syncs,
+    /// A tree of layers that is none.
+    Trees,
+    /// Replicas that differ after everything has healed.
+    Convergence,
+    /// A snapshot that is not the volume at one moment.
+    Snapshots,
+    /// Something that does not come to an end, or an answer that nobody asked for.
+    Liveness,
+}
+
+/// What was noticed.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) by: Checker,
+    pub(super) what: String,
+}
+
+/// Nothing, or a finding.
+pub(super) type Verdict = Result<(), Finding>;
+
+impl Checker {
+    /// Makes a finding of what this checker says.
+    pub(super) fn says(self) -> impl FnOnce(String) -> Finding {
+        move |what| Finding { by: self, what }
+    }
+}

@@ -19,7 +19,7 @@ pub(in super::super) fn check(
     managers: &Managers,
     history: &History,
 ) -> Result<(), String> {
-    let store = host.replica_mut().ok_or("the first host does not run")?;
+    let store = host.replica_mut().ok_or("a host does not run")?;
     for snapshot in &managers.snapshots {
         let Some(end) = snapshot.end else { continue };
         for block in workload::written().flat_map(|extent| extent.blocks()) {

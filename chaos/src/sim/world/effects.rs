@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use ankole_blockd::session::{Denial, Detail};
 use ankole_engine::mirror::event::{Effect, Event, LinkFailure};
-use ankole_engine::volume::{OperationId, Outcome};
 use ankole_proto::Epoch;
 use ankole_proto::wire::ErrorCode;
 
-use super::super::checker;
-use super::super::engine::{EngineId, Waiting};
+use super::super::checker::Verdict;
+use super::super::engine::EngineId;
 use super::super::network::{LinkKey, delay};
 use super::{Happening, Predecessor, World};
 
@@ -31,7 +30,7 @@ pub(super) fn failure_of(denial: &Denial) -> LinkFailure {
 
 impl World {
     /// Lets an engine take in an event, and carries out what it wants.
-    pub(super) fn step(&mut self, id: EngineId, event: Event) -> Result<(), String> {
+    pub(super) fn step(&mut self, id: EngineId, event: Event) -> Verdict {
         let now = self.schedule.now();
         let Some(engine) = self.engines.get_mut(&id) else {
             return Ok(());
@@ -58,7 +57,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, id: EngineId, effect: Effect) -> Result<(), String> {
+    fn carry_out(&mut self, id: EngineId, effect: Effect) -> Verdict {
         let now = self.schedule.now();
         match effect {
             Effect::Connect {
@@ -168,69 +167,5 @@ impl World {
             };
             self.schedule.after(RESTART_PAUSE, Happening::StartEngine);
         }
-    }
-
-    fn complete(
-        &mut self,
-        id: EngineId,
-        operation: OperationId,
-        outcome: Outcome,
-    ) -> Result<(), String> {
-        let now = self.schedule.now();
-        let Some(engine) = self.engines.get_mut(&id) else {
-            return Ok(());
-        };
-        let Some(waiting) = engine.waiting.remove(&operation) else {
-            return Err(format!("{id:?} answered {operation:?} twice, or unasked"));
-        };
-        self.note(format_args!(
-            "{id:?} answers {waiting:?}: {}",
-            brief(&outcome)
-        ));
-        match (waiting, outcome) {
-            (Waiting::Read { extent, begin }, Outcome::Done(data)) => {
-                if data.len() as u64 != extent.length() {
-                    return Err(format!("{extent} was read as {} bytes", data.len()));
-                }
-                self.summary.reads += 1;
-                self.history.read(id, extent, &data, begin, now)
-            }
-            (
-                Waiting::Mutation {
-                    write,
-                    durable,
-                    extent,
-                },
-                Outcome::Done(_),
-            ) => {
-                self.summary.writes += 1;
-                self.history.acknowledge(write, durable, now);
-                checker::acknowledged::check(&mut self.hosts, &self.managers, extent)
-            }
-            (Waiting::Flush { begin }, Outcome::Done(_)) => {
-                self.summary.flushes += 1;
-                self.history.flush(begin);
-                Ok(())
-            }
-            (Waiting::Mutation { write, .. }, Outcome::Failed(_)) => {
-                self.summary.failures += 1;
-                self.history.fail(write);
-                Ok(())
-            }
-            (_, Outcome::Failed(_)) => {
-                self.summary.failures += 1;
-                Ok(())
-            }
-            (waiting, Outcome::Miscompare { .. }) => {
-                Err(format!("{waiting:?} was answered with a miscompare"))
-            }
-        }
-    }
-}
-
-fn brief(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Done(data) => format!("done, {} bytes", data.len()),
-        other => format!("{other:?}"),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::checker;
+use super::super::checker::{self, Checker, Verdict};
 use super::super::managers::Mode;
 use super::super::workload::{self, Ask};
-use super::{HOSTS, Happening, World};
+use super::{DISK_BYTES, HOSTS, Happening, World};
 
 impl World {
     /// Nothing goes wrong any more; what is down comes back.
@@ -17,6 +17,7 @@ impl World {
         self.network.join_all();
         for host in 0..HOSTS {
             self.hosts[host].slow = None;
+            self.hosts[host].disk.set_capacity(DISK_BYTES);
             self.schedule
                 .after(Duration::ZERO, Happening::StartHost { host });
         }
@@ -45,7 +46,11 @@ impl World {
             && self
                 .hosts
                 .iter()
-                .all(|host| host.is_up() && host.fault().is_none())
+                .all(|host| host.is_up() && host.fault().is_none() && host.is_idle())
+            && self.hosts.windows(2).all(|pair| match pair {
+                [one, other] => one.layers() == other.layers(),
+                _ => true,
+            })
     }
 
     /// Whether every replica in sync is broken: only a disk error of the cursed host, as the last
@@ -58,9 +63,9 @@ impl World {
     }
 
     /// Reads everything back, and compares the replicas with each other and with the history.
-    pub(super) fn finish(&mut self) -> Result<(), String> {
+    pub(super) fn finish(&mut self) -> Verdict {
         let Some(engine) = self.engines.keys().next_back().copied() else {
-            return Err("no engine is left".to_owned());
+            return Err(Checker::Liveness.says()("no engine is left".to_owned()));
         };
         for extent in workload::written() {
             self.submit(engine, Ask::Read(extent))?;
@@ -73,14 +78,18 @@ impl World {
             .is_some_and(|engine| !engine.waiting.is_empty())
         {
             if self.schedule.now() > deadline {
-                return Err(format!(
-                    "the last reads are not answered: {}",
-                    self.describe()
-                ));
+                let what = format!("the last reads are not answered: {}", self.describe());
+                return Err(Checker::Liveness.says()(what));
             }
             self.advance()?;
         }
-        checker::convergence::check(&mut self.hosts, &self.managers)?;
-        checker::snapshots::check(&mut self.hosts[0], &self.managers, &self.history)
+        let (hosts, managers) = (&mut self.hosts, &self.managers);
+        checker::trees::check(hosts).map_err(Checker::Trees.says())?;
+        checker::convergence::check(hosts, managers).map_err(Checker::Convergence.says())?;
+        for host in hosts {
+            checker::snapshots::check(host, managers, &self.history)
+                .map_err(Checker::Snapshots.says())?;
+        }
+        Ok(())
     }
 }

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use ankole_engine::mirror::event::LinkFailure;
+use ankole_engine::mirror::event::{Event, LinkFailure};
 use rand::Rng;
 
+use super::super::checker::Verdict;
+use super::super::engine::EngineId;
 use super::super::faults::{self, Fault};
 use super::super::managers::Mode;
+use super::super::network::Way;
 use super::{HOSTS, Happening, World};
 
 impl World {
-    pub(super) fn strike(&mut self) -> Result<(), String> {
+    pub(super) fn strike(&mut self) -> Verdict {
         if self.healing {
             return Ok(());
         }
@@ -22,7 +25,7 @@ impl World {
         self.apply(fault)
     }
 
-    fn apply(&mut self, fault: Fault) -> Result<(), String> {
+    fn apply(&mut self, fault: Fault) -> Verdict {
         match fault {
             Fault::KillHost(host, away) => self.kill_host(host, away),
             Fault::CutPower(host, away) => self.cut_power(host, away),
@@ -35,7 +38,14 @@ impl World {
             }
             Fault::KillEngine => self.kill_newest(),
             Fault::Takeover => return self.take_over(),
-            Fault::Partition(host, time) => self.partition(host, time),
+            Fault::Split(host, time) => return self.split(host, time),
+            Fault::StopEngine => {
+                if let Some(engine) = self.engines.keys().next_back().copied() {
+                    return self.step(engine, Event::Stop);
+                }
+            }
+            Fault::Partition(host, time) => self.partition(host, &Way::BOTH, time),
+            Fault::OneWay(host, way, time) => self.partition(host, &[way], time),
             Fault::Break(host) => self.break_connections(host),
             Fault::Slow(host, by, time) => {
                 let until = self.schedule.now() + time;
@@ -50,6 +60,20 @@ impl World {
                 if now >= self.managers.unreachable_until && self.managers.ask_snapshot(now) {
                     self.tell_engines();
                 }
+            }
+            Fault::Revert(number) => self.revert(number),
+            Fault::DeleteSnapshot(number) => {
+                let now = self.schedule.now();
+                if now >= self.managers.unreachable_until
+                    && let Some(layer) = self.managers.delete_snapshot(number)
+                {
+                    self.note(format_args!("layer {layer} is to go"));
+                    self.summary.deletions += 1;
+                }
+            }
+            Fault::FillDisk(host, pages, time) => self.fill_disk(host, pages, time),
+            Fault::FillAll(pages, time) => {
+                (0..HOSTS).for_each(|host| self.fill_disk(host, pages, time));
             }
             Fault::DiskError(host) => self.disk_error(host),
             Fault::BitFlip(host) => self.bit_flip(host),
@@ -70,7 +94,15 @@ impl World {
     fn cut_power(&mut self, host: usize, away: Duration) {
         let was_up = self.hosts[host].is_up();
         let seed = self.random.random();
-        self.hosts[host].cut_power(seed);
+        let fate = faults::fate(&mut self.random);
+        self.hosts[host].cut_power(fate, seed);
+        let mut in_sync = self.managers.with(Mode::InSync);
+        let hosts = &self.hosts;
+        let intact = |id| hosts.iter().any(|host| host.replica == id && host.intact);
+        if !in_sync.any(intact) {
+            drop(in_sync);
+            self.history.power_cut();
+        }
         if was_up {
             self.schedule.after(away, Happening::StartHost { host });
         }
@@ -81,7 +113,6 @@ impl World {
         for host in 0..HOSTS {
             self.cut_power(host, away);
         }
-        self.history.power_cut();
     }
 
     pub(super) fn kill_engines(&mut self) {
@@ -97,32 +128,70 @@ impl World {
     }
 
     /// The managers want the volume elsewhere while its engine, unreachable to them, lives on.
-    fn take_over(&mut self) -> Result<(), String> {
-        if self.engines.is_empty() {
+    fn take_over(&mut self) -> Verdict {
+        let Some(engine) = self.engines.keys().next_back().copied() else {
             return Ok(());
-        }
-        if self.random.random_ratio(1, 2)
-            && let Some(engine) = self.engines.keys().next_back().copied()
-        {
+        };
+        if self.random.random_ratio(1, 2) {
             // Half of the time the old engine reaches nobody, and is told nothing.
             let time = Duration::from_millis(self.random.random_range(1000..9000));
+            self.deafen(engine);
             for host in 0..HOSTS {
-                let replica = self.hosts[host].replica;
-                self.network.cut(engine, replica);
-                self.schedule
-                    .after(time, Happening::Join { engine, replica });
+                self.cut(engine, host, &Way::BOTH, time);
             }
         }
         self.start_engine()
     }
 
-    fn partition(&mut self, host: usize, time: Duration) {
-        let replica = self.hosts[host].replica;
-        if let Some(engine) = self.engines.keys().next_back().copied() {
-            self.network.cut(engine, replica);
-            self.schedule
-                .after(time, Happening::Join { engine, replica });
+    /// The old engine lives on and reaches one host, the new one reaches the others.
+    fn split(&mut self, host: usize, time: Duration) -> Verdict {
+        let Some(old) = self.engines.keys().next_back().copied() else {
+            return Ok(());
+        };
+        self.deafen(old);
+        for other in (0..HOSTS).filter(|other| *other != host) {
+            self.cut(old, other, &Way::BOTH, time);
         }
+        let next = EngineId(self.next_engine);
+        self.cut(next, host, &Way::BOTH, time);
+        self.start_engine()
+    }
+
+    fn deafen(&mut self, engine: EngineId) {
+        if let Some(engine) = self.engines.get_mut(&engine) {
+            engine.deaf = true;
+        }
+    }
+
+    fn cut(&mut self, engine: EngineId, host: usize, ways: &[Way], time: Duration) {
+        let replica = self.hosts[host].replica;
+        self.network.cut(engine, replica, ways);
+        self.schedule
+            .after(time, Happening::Join { engine, replica });
+    }
+
+    fn partition(&mut self, host: usize, ways: &[Way], time: Duration) {
+        if let Some(engine) = self.engines.keys().next_back().copied() {
+            self.cut(engine, host, ways, time);
+        }
+    }
+
+    fn revert(&mut self, number: usize) {
+        let now = self.schedule.now();
+        if now < self.managers.unreachable_until {
+            return;
+        }
+        if let Some((taken, done)) = self.managers.ask_revert(number) {
+            let volume = self.managers.size.extent();
+            let revert = self.history.begin_revert(volume, taken, done, now);
+            self.revert = Some(revert);
+            self.tell_engines();
+        }
+    }
+
+    fn fill_disk(&mut self, host: usize, pages: u64, time: Duration) {
+        self.hosts[host].fill_disk(pages);
+        self.schedule.after(time, Happening::FreeDisk { host });
     }
 
     fn break_connections(&mut self, host: usize) {

@@ -1,0 +1,137 @@
+//! Frames on their way between engines and hosts.
+
+use std::time::Duration;
+
+use ankole_engine::mirror::event::{Event, LinkFailure};
+use ankole_proto::ReplicaId;
+use ankole_proto::wire::Frame;
+use ankole_proto::wire::body::{OpenRequest, Opened};
+use rand::Rng;
+
+use super::super::checker::Verdict;
+use super::super::engine::EngineId;
+use super::super::mutation::Mutation;
+use super::super::network::{LinkKey, delay};
+use super::{Happening, World, effects};
+
+impl World {
+    pub(super) fn open(&mut self, key: LinkKey, open: &OpenRequest, sent: Duration) {
+        let now = self.schedule.now();
+        let Some(host) = self.host_of(key.replica).filter(|host| host.is_up()) else {
+            self.close_later(key, LinkFailure::Transport("connection refused".to_owned()));
+            return;
+        };
+        match host.open(key, open, now) {
+            Ok(opened) => {
+                self.note(format_args!("{key:?} opened: {opened:?}"));
+                if let Some(at) = self.network.to_engine(key, now, &mut self.random) {
+                    let opened = Box::new(opened);
+                    self.schedule
+                        .at(at, Happening::Opened { key, opened, sent });
+                }
+            }
+            Err(denial) => {
+                self.note(format_args!("{key:?} refused: {denial:?}"));
+                self.close_later(key, effects::failure_of(&denial));
+            }
+        }
+    }
+
+    pub(super) fn opened(&mut self, key: LinkKey, opened: Opened, sent: Duration) -> Verdict {
+        if !self.network.is_connected(key) {
+            return Ok(());
+        }
+        let Some(engine) = self.engines.get(&key.engine) else {
+            return Ok(());
+        };
+        let event = Event::LinkOpened {
+            replica: key.replica,
+            link: key.link,
+            opened,
+            sent_after_start: engine.after_start(sent),
+        };
+        self.step(key.engine, event)
+    }
+
+    pub(super) fn closed(&mut self, key: LinkKey, failure: LinkFailure) -> Verdict {
+        if !self.network.disconnect(key) {
+            return Ok(());
+        }
+        let event = Event::LinkClosed {
+            replica: key.replica,
+            link: key.link,
+            reason: failure,
+        };
+        self.step(key.engine, event)
+    }
+
+    pub(super) fn replied(&mut self, key: LinkKey, frame: Frame) -> Verdict {
+        if !self.network.is_connected(key) {
+            return Ok(());
+        }
+        let event = Event::Reply {
+            replica: key.replica,
+            link: key.link,
+            frame,
+        };
+        self.step(key.engine, event)
+    }
+
+    /// The engine will notice that the connection is gone.
+    pub(super) fn close_later(&mut self, key: LinkKey, failure: LinkFailure) {
+        let delay = delay(&mut self.random);
+        self.schedule
+            .after(delay, Happening::Closed { key, failure });
+    }
+
+    pub(super) fn arrive(&mut self, key: LinkKey, frame: Frame) {
+        let now = self.schedule.now();
+        let work = Duration::from_micros(self.random.random_range(0..200));
+        let late_frames = self.mutation == Some(Mutation::LateFrames);
+        let Some(host) = self.host_of(key.replica) else {
+            return;
+        };
+        if host.is_up() && host.tenant() != Some(key) && !late_frames {
+            // Its host does not know the connection any more.
+            self.close_later(key, LinkFailure::Transport("connection reset".to_owned()));
+            return;
+        }
+        let slow = host
+            .slow
+            .filter(|(until, _)| now < *until)
+            .map_or(Duration::ZERO, |(_, by)| by);
+        self.schedule
+            .after(work + slow, Happening::Execute { key, frame });
+    }
+
+    pub(super) fn execute(&mut self, key: LinkKey, frame: &Frame) {
+        let now = self.schedule.now();
+        let Some(reply) = self
+            .host_of(key.replica)
+            .and_then(|host| host.execute(key, frame, now))
+        else {
+            return;
+        };
+        if let Some(code) = reply.header.error {
+            let opcode = reply.header.opcode;
+            self.note(format_args!("{key:?} {opcode:?} answered: {code:?}"));
+        }
+        if let Some(at) = self.network.to_engine(key, now, &mut self.random) {
+            self.schedule.at(at, Happening::Reply { key, frame: reply });
+        }
+    }
+
+    pub(super) fn join(&mut self, engine: EngineId, replica: ReplicaId) {
+        self.note(format_args!(
+            "{engine:?} and {replica} reach each other again"
+        ));
+        self.network.join(engine, replica);
+        for key in self
+            .network
+            .connections(|key| key.engine == engine && key.replica == replica)
+        {
+            // What was sent meanwhile is lost, so the connection cannot go on.
+            self.close_later(key, LinkFailure::Transport("connection reset".to_owned()));
+        }
+    }
+}
