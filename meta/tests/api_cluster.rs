@@ -51,6 +51,8 @@ impl Alone {
 
 impl Seat for Alone {
     async fn propose(&self, command: LogCommand) -> Result<LogAnswer, SeatError> {
+        // Agreeing takes a while in which others act.
+        tokio::task::yield_now().await;
         let mut state = self.state.lock();
         let index = *self.applied.borrow() + 1;
         let (answer, _) = state.apply(index, &command);
@@ -165,7 +167,7 @@ async fn agent(channel: Channel, node: &'static str, logged_in: Arc<AtomicBool>)
             node: node.into(),
             engine_host: "127.0.0.1".into(),
             port_first: 4000,
-            port_last: 4003,
+            port_last: 4031,
             engines: running.iter().map(|(process, _)| process.clone()).collect(),
             seen_revision,
             hold_ms: 300,
@@ -225,11 +227,16 @@ async fn engine(
     let (volume_id, epoch) = (orders.volume_id.clone(), orders.epoch);
     loop {
         if let Some(task) = orders.tasks.first() {
+            let refusal = if logged_in.load(Ordering::SeqCst) {
+                "initiators are logged in"
+            } else {
+                ""
+            };
             let done = rpc::RecordTaskDoneRequest {
                 volume_id: volume_id.clone(),
                 epoch,
                 task_id: task.id,
-                refusal: String::new(),
+                refusal: refusal.into(),
             };
             if let Ok(next) = fleet.record_task_done(done).await {
                 orders = next.into_inner();
@@ -419,6 +426,24 @@ async fn a_detached_volume_is_snapshotted_by_an_engine_without_target() {
         .into_inner();
     assert_eq!(volume.state(), rpc::VolumeState::Attached);
     assert_eq!(volume.epoch, 2);
+}
+
+#[tokio::test]
+async fn volumes_attached_all_at_once_get_a_port_each() {
+    let (channel, _) = cluster().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        let mut admin = AdminClient::new(channel.clone());
+        calls.spawn(async move {
+            let name = format!("v{number}");
+            admin.create_volume(create(&name, "")).await.unwrap();
+            admin.attach_volume(attach(&name, "n1")).await
+        });
+    }
+    while let Some(attached) = calls.join_next().await {
+        let volume = attached.unwrap().unwrap().into_inner();
+        assert_eq!(volume.state(), rpc::VolumeState::Attached);
+    }
 }
 
 #[tokio::test]

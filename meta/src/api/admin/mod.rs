@@ -18,8 +18,10 @@ use super::{Desk, EFFECT_WAIT, MESSAGE_BYTES_MAX, Seat, Turn, status, validate, 
 use crate::reconcile::{Now, Observed};
 use crate::state::State;
 
-/// How often a command is made anew when the state moved between making and applying it.
-const ATTEMPTS_MAX: usize = 4;
+/// How often a command is made anew when the state moved between making and applying it. Each time
+/// another call has won, so this is how many may be made at the same moment: attaching a node's
+/// volumes all at once, each after the next free port.
+const ATTEMPTS_MAX: usize = 64;
 
 /// What a command is made from, and what an effect shows in.
 struct Sight<'a> {
