@@ -23,6 +23,16 @@ pub(super) struct Held {
 }
 
 impl Mirror {
+    /// Notices that this engine has not been running for a while (stopped, or its host suspended):
+    /// with a link open there is a step for each ping. What the replicas answered meanwhile waits
+    /// in the sockets, so they get until the next ping to be heard, before any deadline counts.
+    pub(super) fn note_pause(&mut self, now: Moment) {
+        let ping = self.config.limits.lease / 3;
+        if now >= self.now + ping + ping {
+            self.excused_until = now + ping;
+        }
+    }
+
     /// Whether the replica has answered a request sent less than a lease ago.
     pub(super) fn has_lease(&self, replica: &Replica, now: Moment) -> bool {
         replica

@@ -251,12 +251,13 @@ impl Mirror {
     fn deadline(&self, replica: &Replica) -> Option<Moment> {
         let limits = &self.config.limits;
         if let State::Connecting { since, .. } = replica.state() {
-            return Some(*since + limits.connect_deadline);
+            return Some((*since + limits.connect_deadline).max(self.excused_until));
         }
         let (quick, patient) = replica.session()?.oldest();
         let quick = quick.map(|sent| sent + limits.write_deadline);
         let patient = patient.map(|sent| sent + limits.sync_deadline);
-        quick.into_iter().chain(patient).min()
+        let at = quick.into_iter().chain(patient).min()?;
+        Some(at.max(self.excused_until))
     }
 
     /// When something is to be done about the replica.

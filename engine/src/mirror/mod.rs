@@ -82,6 +82,8 @@ pub struct Mirror {
     initiators: u32,
     /// When the last step was.
     now: Moment,
+    /// Until then nobody is blamed for silence: this engine itself has not been running.
+    excused_until: Moment,
     /// Something changed that more than one job may wait for.
     attention: bool,
 }
@@ -132,6 +134,7 @@ impl Mirror {
             task: None,
             initiators: 0,
             now: Moment::default(),
+            excused_until: Moment::default(),
             attention: true,
         };
         mirror.begin(orders);
@@ -147,6 +150,7 @@ impl Mirror {
             }
             return;
         }
+        self.note_pause(now);
         self.now = now;
         self.take(now, event, effects);
         if matches!(self.phase, Phase::Stopped) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ankole_proto::{BLOCK_BYTES, Epoch, Extent};
 use bytes::Bytes;
 
-use super::super::event::{Event, Orders, Role, StopReason};
+use super::super::event::{Effect, Event, Orders, Role, StopReason};
 use super::world::{World, layer, replica_id};
 use crate::volume::{Failure, Operation, OperationId, Outcome};
 
@@ -398,4 +398,32 @@ fn more_operations_than_are_held_are_busy() {
         Outcome::Failed(Failure::Busy)
     );
     assert!(matches!(outcome(&mut world, ids[0]), Outcome::Done(_)));
+}
+
+#[test]
+fn an_engine_that_was_stopped_blames_nobody_for_answers_that_it_could_not_hear() {
+    let mut world = serving(3);
+    let id = world.write(0, 1, false);
+    // Stopped with requests in flight, longer than any deadline; the answers wait in the sockets.
+    world.now = world.now + Duration::from_secs(15);
+    let mut effects = Vec::new();
+    world.mirror.step(world.now, Event::Tick, &mut effects);
+    for effect in effects {
+        let given_up = matches!(effect, Effect::Disconnect { .. });
+        assert!(!given_up, "{effect:?}");
+        world.carry_out(effect);
+    }
+    assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+    assert_eq!((world.losses, world.in_sync().len()), (0, 3));
+}
+
+#[test]
+fn a_replica_that_stays_silent_after_the_engine_was_stopped_is_lost() {
+    let mut world = serving(3);
+    world.down.insert(replica_id(2), world.now + AWAY);
+    let id = world.write(0, 1, false);
+    world.now = world.now + Duration::from_secs(15);
+    world.feed(Event::Tick);
+    assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+    assert_eq!((world.losses, world.in_sync().len()), (1, 2));
 }
