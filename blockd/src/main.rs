@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ankole_blockd::daemon::{Config, Daemon};
+use ankole_blockd::disk::raise_open_files_limit;
 use ankole_proto::NodeName;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -89,6 +90,10 @@ fn main() -> ExitCode {
 }
 
 fn run(serve: Serve) -> anyhow::Result<ExitCode> {
+    match raise_open_files_limit() {
+        Ok(limit) => tracing::debug!(?limit, "open files allowed"),
+        Err(error) => tracing::warn!("cannot raise the limit of open files: {error}"),
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,6 +1,6 @@
 //! The medium of a store: a few synchronous calls that a real disk and a simulated one both answer.
 //!
-//! Owns every raw system call of blockd ([`local`]). Promises what `docs/disk-format.md` assumes of
+//! Owns every raw system call of blockd ([`local`], [`raise_open_files_limit`]). Promises what `docs/disk-format.md` assumes of
 //! a filesystem and nothing more: what was not synced may be lost, kept or torn by a crash, file by
 //! file and page by page ([`sim`] does exactly that). Must not know what the files mean.
 //!
@@ -10,10 +10,12 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::Path;
 
+mod descriptors;
 pub mod local;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
+pub use descriptors::raise_open_files_limit;
 pub use local::LocalDisk;
 
 /// A directory that holds stores. Clones mean the same disk.

@@ -5,13 +5,16 @@ use std::io;
 use std::path::PathBuf;
 
 use ankole_proto::LayerId;
+use ankole_proto::wire::body::SEALED_LAYERS_MAX;
 
 use crate::disk::Disk;
 use crate::layer::{LayerFiles, Lengths};
 
-/// The most sealed layers with open files, three each (INV-12): what a replica takes of the
-/// process's file descriptors is then about 200.
-const OPEN_SEALED_MAX: usize = 64;
+/// The most sealed layers with open files, three each (INV-12): all that a replica can have, so that
+/// a read costs the same however long the chain. The daemon raises the process's limit for it.
+const OPEN_SEALED_MAX: usize = SEALED_LAYERS_MAX;
+/// "Too many open files", of the process and of the system.
+const TOO_MANY_FILES: [i32; 2] = [24, 23];
 
 /// The files of a replica's layers.
 pub(super) struct OpenFiles<D: Disk> {
@@ -48,13 +51,28 @@ impl<D: Disk> OpenFiles<D> {
             return Ok(&self.head);
         }
         if !self.sealed.contains_key(&layer) {
-            let files = LayerFiles::open(disk, &self.directory, layer, self.lengths)
-                .map_err(|(_, error)| error)?;
+            let files = self.open(disk, layer)?;
             self.keep(files);
         }
         self.sealed
             .get(&layer)
             .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Opens a sealed layer's files; when the process has too many, those of the others are closed
+    /// first.
+    fn open(&mut self, disk: &D, layer: LayerId) -> io::Result<LayerFiles<D::File>> {
+        let opened = LayerFiles::open(disk, &self.directory, layer, self.lengths);
+        let too_many = |code| TOO_MANY_FILES.contains(&code);
+        let opened = match opened {
+            Err((_, error)) if error.raw_os_error().is_some_and(too_many) => {
+                self.sealed.clear();
+                self.opened.clear();
+                LayerFiles::open(disk, &self.directory, layer, self.lengths)
+            }
+            opened => opened,
+        };
+        opened.map_err(|(_, error)| error)
     }
 
     /// Takes open files of a sealed layer, and closes the oldest when there are too many.
