@@ -236,6 +236,8 @@ fn read_layers<D: Disk>(
     tree: &Tree,
 ) -> Result<(Index, LayerFiles<D::File>), LoadError> {
     let lengths = Lengths::of(descriptor.size);
+    // Before memory is taken for the size, a file of that length must back it.
+    let head = open_layer(disk, directory, tree.head(), lengths)?;
     let mut index = Index::empty(descriptor.size);
     let chain = tree.chain();
     let branches = tree.layers().filter(|layer| !chain.contains(layer));
@@ -250,6 +252,5 @@ fn read_layers<D: Disk>(
         scan_layer(&files, &mut index, chain.contains(&layer))
             .map_err(|error| scan_error(directory, layer, error))?;
     }
-    let head = open_layer(disk, directory, tree.head(), lengths)?;
     Ok((index, head))
 }

@@ -95,6 +95,23 @@ fn missing_and_short_files_are_named() {
 }
 
 #[test]
+fn a_size_that_no_file_backs_is_refused_before_memory_is_taken_for_it() {
+    let disk = closed();
+    let path = directory().join("replica.json");
+    let good = disk.read_file(&path, 1 << 20).unwrap();
+    let mut descriptor = Descriptor::decode(&good).unwrap();
+    descriptor.size = ankole_proto::VolumeSize::from_bytes(64 << 40).unwrap();
+    disk.replace_file(&path, &descriptor.encode()).unwrap();
+    let Err(LoadError::BadFile { file, .. }) = Replica::load(&disk, directory()) else {
+        panic!("a volume of 64 TiB was loaded");
+    };
+    assert_eq!(
+        Path::new(&file),
+        file_path(directory(), layer(2), Part::Image)
+    );
+}
+
+#[test]
 fn a_head_that_lost_its_sum_in_an_unclean_stop_is_summed_anew_and_counted() {
     let (disk, mut rig) = Rig::new(BLOCKS);
     rig.write(0, &[1; 4096]).unwrap();
