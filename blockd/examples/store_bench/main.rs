@@ -70,6 +70,8 @@ impl Cli {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    // As the daemon does.
+    ankole_blockd::disk::raise_open_files_limit()?;
     let folder = tempfile::Builder::new()
         .prefix("ankole-store-bench-")
         .tempdir_in(&cli.directory)?;

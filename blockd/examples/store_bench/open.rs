@@ -45,14 +45,15 @@ fn loads(folder: &Path, case: &Case) -> anyhow::Result<Row> {
         "open, {} GiB, {} layers, 1/{} mapped",
         case.gib, case.layers, case.one_chunk_of
     );
-    eprintln!("{name}");
     let (disk, directory) = mapped(folder, case)?;
     let samples = Samples::take(LOADS, || {
         drop(Replica::load(&disk, &directory)?);
         Ok(())
     })?;
     replica::destroy(&disk, &directory)?;
-    Ok(Row::alone(name, samples.figures()))
+    let row = Row::alone(name, samples.figures());
+    eprintln!("{row}");
+    Ok(row)
 }
 
 /// A closed replica whose sealed layers have maps but no data: loading reads maps only.

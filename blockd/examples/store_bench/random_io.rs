@@ -63,7 +63,6 @@ impl Bench {
         acts: (Act<Store>, Act<Plain>),
     ) -> anyhow::Result<Row> {
         let case = format!("{case}, {} layers", self.layers);
-        eprintln!("{case}");
         let (mut ours, mut theirs) = (Samples::default(), Samples::default());
         let mut ratios = Vec::with_capacity(self.rounds);
         // The first round warms up and does not count.
@@ -81,7 +80,9 @@ impl Bench {
                 theirs.join(on_plain);
             }
         }
-        Ok(Row::beside(case, ours.figures(), theirs.figures(), ratios))
+        let row = Row::beside(case, ours.figures(), theirs.figures(), ratios);
+        eprintln!("{row}");
+        Ok(row)
     }
 
     pub(crate) fn reads(&mut self) -> anyhow::Result<Vec<Row>> {

@@ -1,5 +1,7 @@
 //! One line of the result.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::figures::{Figures, median};
@@ -45,26 +47,34 @@ impl Row {
     }
 }
 
+/// For people.
 pub(crate) fn print_table(rows: &[Row]) {
     println!(
         "{:44} {:>10} {:>10} {:>6} {:>11}  {:>17} {:>17} {:>13}",
         "case", "store/s", "plain/s", "ratio", "range", "p50/p99 us", "plain", "CPU us/op"
     );
     for row in rows {
+        println!("{row}");
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let latencies = |of: &Figures| format!("{:.1}/{:.1}", of.p50_us, of.p99_us);
-        let (range, plain) = (row.ratio_range.unwrap_or_default(), row.plain);
-        println!(
+        let (range, plain) = (self.ratio_range.unwrap_or_default(), self.plain);
+        write!(
+            f,
             "{:44} {:>10.1} {:>10.1} {:>6.2} {:>5.2}-{:<5.2}  {:>17} {:>17} {:>6.2}/{:<6.2}",
-            row.case,
-            row.store.per_second,
+            self.case,
+            self.store.per_second,
             plain.map_or(0.0, |plain| plain.per_second),
-            row.ratio.unwrap_or_default(),
+            self.ratio.unwrap_or_default(),
             range.0,
             range.1,
-            latencies(&row.store),
+            latencies(&self.store),
             plain.as_ref().map(latencies).unwrap_or_default(),
-            row.store.cpu_us_per_operation,
+            self.store.cpu_us_per_operation,
             plain.map_or(0.0, |plain| plain.cpu_us_per_operation),
-        );
+        )
     }
 }

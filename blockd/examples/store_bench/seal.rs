@@ -29,7 +29,6 @@ fn seals(folder: &Path, gib: u64, flushed: bool) -> anyhow::Result<Row> {
         "1 MiB unflushed"
     };
     let case = format!("snapshot, {gib} GiB, {what}");
-    eprintln!("{case}");
     let bytes = gib << 30;
     let mut store = Store::create(folder, "seals", bytes)?;
     let mut places = Places::new(bytes / BLOCK as u64, gib);
@@ -44,5 +43,7 @@ fn seals(folder: &Path, gib: u64, flushed: bool) -> anyhow::Result<Row> {
         samples.join(Samples::take(1, || store.seal())?);
     }
     store.destroy()?;
-    Ok(Row::alone(case, samples.figures()))
+    let row = Row::alone(case, samples.figures());
+    eprintln!("{row}");
+    Ok(row)
 }
