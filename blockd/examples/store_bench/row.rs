@@ -35,14 +35,15 @@ impl Row {
         plain: Figures,
         ratios: Vec<f64>,
     ) -> Self {
+        let some = !ratios.is_empty();
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = ratios.iter().copied().fold(0.0, f64::max);
         Self {
             case: case.into(),
             store,
             plain: Some(plain),
-            ratio: Some(median(ratios)),
-            ratio_range: Some((least, greatest)),
+            ratio: some.then(|| median(ratios)),
+            ratio_range: some.then_some((least, greatest)),
         }
     }
 }
