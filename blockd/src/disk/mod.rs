@@ -1,8 +1,9 @@
 //! The medium of a store: a few synchronous calls that a real disk and a simulated one both answer.
 //!
-//! Owns every raw system call of blockd ([`local`], [`raise_open_files_limit`]). Promises what `docs/disk-format.md` assumes of
-//! a filesystem and nothing more: what was not synced may be lost, kept or torn by a crash, file by
-//! file and page by page ([`sim`] does exactly that). Must not know what the files mean.
+//! Owns every raw system call of blockd ([`local`], [`raise_open_files_limit`]). Promises what
+//! `docs/disk-format.md` assumes of a filesystem and nothing more: what was not synced may be lost,
+//! kept or torn by a crash, file by file and page by page ([`sim`] does exactly that). Must not know
+//! what the files mean.
 //!
 //! Paths are relative to the root that the disk was opened with.
 
