@@ -13,5 +13,6 @@ pub mod cluster;
 pub mod conformance;
 pub mod demo;
 pub mod initiator;
+pub mod live;
 pub mod load;
 pub mod sim;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ankole_chaos::load::{self, Durable, Pattern, Workload};
-use ankole_chaos::{bench, conformance, demo, sim};
+use ankole_chaos::{bench, conformance, demo, live, sim};
 use clap::{Args, Parser, Subcommand};
 
 /// Attacks and measures Ankole.
@@ -54,6 +54,15 @@ enum Command {
         first: u64,
         /// Replay one seed, with a readable trace.
         #[arg(long, conflicts_with_all = ["seeds", "first"])]
+        seed: Option<u64>,
+    },
+    /// Kill and stop the processes of a cluster of its own under a verifying load, then check.
+    Live {
+        /// For how long faults strike.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// Which faults, in which order. Default: another one each time; it is printed.
+        #[arg(long)]
         seed: Option<u64>,
     },
     /// Measure a volume beside stock tgt on a plain file, in the same run.
@@ -117,6 +126,9 @@ struct LoadArgs {
     /// Remember what was written here, for `check`.
     #[arg(long, requires = "verify")]
     shadow: Option<PathBuf>,
+    /// Write times of 100 ms and more without an answer here, as JSON lines.
+    #[arg(long)]
+    gaps: Option<PathBuf>,
     /// What a read must at least return.
     #[arg(long, value_enum, default_value_t = Durable::Acknowledged)]
     durable: Durable,
@@ -152,6 +164,7 @@ impl From<LoadArgs> for Workload {
             fua: args.fua,
             verify: args.verify,
             shadow: args.shadow,
+            gaps: args.gaps,
             durable: args.durable,
             rate: args.rate,
             seed: args.seed,
@@ -210,6 +223,13 @@ fn run(command: Command) -> anyhow::Result<bool> {
             seed: None,
         } => {
             let (passed, failed) = sim::run_seeds(first, seeds);
+            println!("{passed} passed, {failed} failed");
+            Ok(failed == 0)
+        }
+        Command::Live { seconds, seed } => {
+            let seed = seed.unwrap_or_else(rand::random);
+            println!("seed {seed}");
+            let (passed, failed) = live::run(Duration::from_secs(seconds), seed)?;
             println!("{passed} passed, {failed} failed");
             Ok(failed == 0)
         }

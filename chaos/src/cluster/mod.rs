@@ -133,6 +133,11 @@ impl Cluster {
         self.json(&["snapshot", "create", volume, name])
     }
 
+    /// A volume's snapshots, oldest first.
+    pub fn snapshots(&self, volume: &str) -> anyhow::Result<Vec<Snapshot>> {
+        self.json(&["snapshot", "list", volume])
+    }
+
     /// Sends a signal to a process of the cluster, by its name in the status.
     pub fn signal(&self, name: &str, signal: Signal) -> anyhow::Result<()> {
         let status = self.status()?;

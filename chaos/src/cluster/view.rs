@@ -47,6 +47,8 @@ pub struct Replica {
 /// `ankole snapshot create`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Snapshot {
+    /// Within its volume.
+    pub name: String,
     /// `ready`.
     pub state: String,
     /// The sealed layer.

@@ -26,7 +26,7 @@ fn hex(hash: Sha256) -> String {
 }
 
 /// Of a whole file.
-pub(super) fn of_file(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn of_file(path: &Path) -> anyhow::Result<String> {
     let mut file =
         std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut hash = Sha256::new();

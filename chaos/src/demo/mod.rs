@@ -4,7 +4,7 @@
 //! first thing that is not as it must be ends the demo with an error, and leaves the cluster's
 //! folder for a look.
 
-mod digest;
+pub(crate) mod digest;
 mod image;
 mod steps;
 

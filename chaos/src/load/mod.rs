@@ -8,6 +8,7 @@
 //! issued one, and whole.
 
 pub mod check;
+pub mod gap;
 pub mod report;
 pub mod run;
 pub mod sector;
@@ -15,6 +16,7 @@ pub mod shadow;
 pub mod workload;
 
 pub use check::{Findings, check};
+pub use gap::{Gap, gaps};
 pub use report::Report;
 pub use run::{LoadError, run};
 pub use shadow::{Durable, Shadow};

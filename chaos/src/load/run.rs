@@ -7,6 +7,7 @@ use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::gap::GapLog;
 use super::report::{Latencies, Report};
 use super::sector::{SECTOR_BYTES, stamp, verify};
 use super::shadow::{Shadow, Shape};
@@ -52,6 +53,7 @@ struct Run<'a> {
     start: Instant,
     last_completion: Instant,
     longest_gap: Duration,
+    gaps: Option<GapLog>,
 }
 
 /// Carries out the load.
@@ -125,6 +127,7 @@ impl<'a> Run<'a> {
             start: now,
             last_completion: now,
             longest_gap: Duration::ZERO,
+            gaps: workload.gaps.as_deref().map(GapLog::open).transpose()?,
         })
     }
 
@@ -323,7 +326,11 @@ impl<'a> Run<'a> {
                 }
             }
             Outcome::Done => {
-                self.longest_gap = self.longest_gap.max(now - self.last_completion);
+                let gap = now - self.last_completion;
+                self.longest_gap = self.longest_gap.max(gap);
+                if let Some(gaps) = &mut self.gaps {
+                    gaps.ended(gap)?;
+                }
                 self.last_completion = now;
                 self.done(&operation, &completion, now)?;
             }

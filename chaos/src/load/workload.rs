@@ -67,6 +67,8 @@ pub struct Workload {
     pub verify: bool,
     /// Remember generations here.
     pub shadow: Option<PathBuf>,
+    /// Write times without an answer here, as they end.
+    pub gaps: Option<PathBuf>,
     /// What a read must at least return.
     pub durable: Durable,
     /// Operations per second, open loop; latency then counts from when one was due.
@@ -99,6 +101,7 @@ impl Workload {
             fua: false,
             verify: false,
             shadow: None,
+            gaps: None,
             durable: Durable::Acknowledged,
             rate: None,
             seed: 1,

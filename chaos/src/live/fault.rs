@@ -1,0 +1,184 @@
+//! What can strike, and what it may cost.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::cluster::Volume;
+
+/// The nodes of a dev cluster.
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+const STOP_MS_MAX: u64 = 10_000;
+/// A busy machine of two cores takes so much longer than an idle one.
+const SLACK: Duration = Duration::from_secs(4);
+
+/// One blow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// SIGKILL of the blockd of these nodes at once.
+    KillBlockd(Vec<&'static str>),
+    /// SIGSTOP of a node's blockd for a while.
+    StopBlockd(&'static str, Duration),
+    /// SIGKILL of the engine.
+    KillEngine,
+    /// SIGSTOP of the engine for a while.
+    StopEngine(Duration),
+    /// SIGKILL of one manager.
+    KillManager(u8),
+    /// SIGKILL of the leading manager.
+    KillLeader,
+    /// SIGKILL of the leading manager and of a blockd: the loss waits for the next leader.
+    KillLeaderAndBlockd(&'static str),
+    /// SIGKILL of all managers.
+    KillManagers,
+    /// SIGKILL of the agent.
+    KillAgent,
+    /// SIGKILL of the initiator, with writes in flight.
+    KillLoad,
+    /// SIGKILL of every process of the cluster.
+    KillEverything,
+    /// A snapshot while the engine is killed.
+    SnapshotAndKillEngine,
+    /// A snapshot, and the oldest one deleted.
+    Snapshot,
+}
+
+impl Fault {
+    /// A fault that leaves an in-sync replica alone.
+    pub(super) fn choose(random: &mut StdRng, volume: &Volume) -> Self {
+        let victim = NODES[random.random_range(0..NODES.len())];
+        let spares = |gone: &[&str]| {
+            let left = |replica: &&crate::cluster::Replica| {
+                replica.mode == "in-sync" && !gone.contains(&replica.node.as_str())
+            };
+            volume.replicas.iter().filter(left).count() > 0
+        };
+        let pause = Duration::from_millis(random.random_range(500..STOP_MS_MAX));
+        let number = random.random_range(1..=3);
+        match random.random_range(0..14) {
+            0 | 1 => Self::KillBlockd(vec![victim]),
+            2 => {
+                let two: Vec<_> = NODES.into_iter().filter(|node| *node != victim).collect();
+                if spares(&two) {
+                    Self::KillBlockd(two)
+                } else {
+                    Self::KillBlockd(vec![victim])
+                }
+            }
+            3 => Self::StopBlockd(victim, pause),
+            4 | 5 => Self::KillEngine,
+            6 => Self::StopEngine(pause),
+            7 if random.random_range(0..2) == 0 => Self::KillManager(number),
+            7 => Self::KillLeader,
+            8 => Self::KillLeaderAndBlockd(victim),
+            9 => Self::KillManagers,
+            10 => Self::KillAgent,
+            11 => Self::KillLoad,
+            12 => Self::KillEverything,
+            _ if random.random_range(0..2) == 0 => Self::SnapshotAndKillEngine,
+            _ => Self::Snapshot,
+        }
+    }
+
+    /// Its name in reports.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::KillBlockd(nodes) if nodes.len() > 1 => "kill-two-blockds",
+            Self::KillBlockd(_) => "kill-blockd",
+            Self::StopBlockd(..) => "stop-blockd",
+            Self::KillEngine => "kill-engine",
+            Self::StopEngine(_) => "stop-engine",
+            Self::KillManager(_) => "kill-manager",
+            Self::KillLeader => "kill-leader",
+            Self::KillLeaderAndBlockd(_) => "kill-leader-and-blockd",
+            Self::KillManagers => "kill-managers",
+            Self::KillAgent => "kill-agent",
+            Self::KillLoad => "kill-load",
+            Self::KillEverything => "kill-everything",
+            Self::SnapshotAndKillEngine => "snapshot-and-kill-engine",
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    /// The longest gap in I/O that is promised on an idle machine.
+    pub(super) fn goal(&self) -> Duration {
+        match self {
+            Self::KillBlockd(_) => Duration::from_millis(500),
+            Self::StopBlockd(..) => Duration::from_secs(6),
+            Self::KillEngine | Self::SnapshotAndKillEngine => Duration::from_secs(2),
+            Self::StopEngine(pause) => *pause + Duration::from_millis(500),
+            Self::KillManager(_) | Self::KillLeader | Self::KillManagers | Self::KillAgent => {
+                Duration::from_millis(300)
+            }
+            // Until another manager leads.
+            Self::KillLeaderAndBlockd(_) => Duration::from_secs(5),
+            Self::Snapshot => Duration::from_secs(1),
+            // The initiator logs in again with pauses of its own.
+            Self::KillLoad | Self::KillEverything => Duration::from_secs(15),
+        }
+    }
+
+    /// Beyond this gap something is wrong, however busy the machine is.
+    pub(super) fn limit(&self) -> Duration {
+        self.goal() + SLACK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::cluster::Replica;
+
+    fn volume(modes: [&str; 3]) -> Volume {
+        let replica = |(node, mode): (&str, &str)| Replica {
+            id: node.to_owned(),
+            node: node.to_owned(),
+            mode: mode.to_owned(),
+        };
+        Volume {
+            id: String::new(),
+            state: "attached".to_owned(),
+            health: String::new(),
+            node: "n1".to_owned(),
+            url: String::new(),
+            epoch: 1,
+            message: String::new(),
+            replicas: NODES.into_iter().zip(modes).map(replica).collect(),
+        }
+    }
+
+    #[test]
+    fn of_the_in_sync_replicas_one_is_always_left_alone() {
+        let mut random = StdRng::seed_from_u64(1);
+        for modes in [
+            ["in-sync", "in-sync", "in-sync"],
+            ["in-sync", "rebuilding", "in-sync"],
+        ] {
+            let volume = volume(modes);
+            for _ in 0..2000 {
+                if let Fault::KillBlockd(gone) = Fault::choose(&mut random, &volume) {
+                    let left = volume.replicas.iter().any(|replica| {
+                        replica.mode == "in-sync" && !gone.contains(&replica.node.as_str())
+                    });
+                    assert!(left, "{gone:?} of {modes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_chooses_the_same_faults() {
+        let choose = || {
+            let mut random = StdRng::seed_from_u64(9);
+            let volume = volume(["in-sync"; 3]);
+            let faults: Vec<_> = (0..50)
+                .map(|_| Fault::choose(&mut random, &volume))
+                .collect();
+            faults
+        };
+        assert_eq!(choose(), choose());
+    }
+}
