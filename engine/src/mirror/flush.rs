@@ -12,7 +12,7 @@ use super::event::Effect;
 use super::job::{Job, JobId, Purpose, Stage};
 use super::loss::Grace;
 use super::replica::{Ask, Replica, SlotSet};
-use crate::volume::{Moment, OperationId, Outcome};
+use crate::volume::{Failure, Moment, OperationId, Outcome};
 
 impl Mirror {
     /// Begins a flush for a user.
@@ -31,7 +31,34 @@ impl Mirror {
             begun: false,
         });
         self.watch(id, now);
+        if std::mem::take(&mut self.untold_loss) {
+            self.answer_job(id, Outcome::Failed(Failure::Lost), now, effects);
+            self.finish_job(id);
+            return;
+        }
         self.flush_for(id, now, effects);
+    }
+
+    /// Every in-sync replica may have lost what was acknowledged and not flushed: the flushes that
+    /// would cover it fail, those that wait or else the next one, so that whoever wrote it hears
+    /// of it (INV-5). What is done and not answered yet may be gone, too.
+    pub(super) fn tell_loss(&mut self, effects: &mut Vec<Effect>) {
+        if !self.phase.serves() {
+            // Nobody was answered by this engine.
+            return;
+        }
+        self.fail_held(Failure::Unavailable, effects);
+        let waiting: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| matches!(job.purpose, Purpose::Flush) && job.user.is_some())
+            .map(|(id, _)| id)
+            .collect();
+        self.untold_loss = waiting.is_empty();
+        for id in waiting {
+            self.answer_job(id, Outcome::Failed(Failure::Lost), self.now, effects);
+            self.finish_job(id);
+        }
     }
 
     /// Sends the flush that ends a job.

@@ -27,7 +27,7 @@ pub(super) struct Job {
     pub(super) stage: Stage,
     /// When it last came forward: the hold limit counts from here.
     pub(super) progress: Moment,
-    /// A mutation of it has been sent, so a drain waits for it.
+    /// A mutation of it has been sent, or what it will write is being read: a drain waits for it.
     pub(super) begun: bool,
 }
 
@@ -88,7 +88,7 @@ pub(super) enum CopyReason {
 /// ```
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// Waits for its range lock.
+    /// Waits for its range lock; or has it, will read before it writes, and waits for the gate.
     Locking,
     /// Waits for data; `at` is `None` while no replica can be asked.
     Reading {
@@ -167,7 +167,7 @@ impl Jobs {
         Some(job)
     }
 
-    /// Marks that a mutation of the job is about to be sent.
+    /// Marks that a mutation of the job is about to be sent, or what it will write to be read.
     pub(super) fn begin(&mut self, id: JobId) {
         if let Some(job) = self.jobs.get_mut(&id)
             && !job.begun
@@ -177,7 +177,7 @@ impl Jobs {
         }
     }
 
-    /// Jobs of which a mutation has been sent.
+    /// Jobs that a drain waits for.
     pub(super) fn begun(&self) -> usize {
         self.begun
     }

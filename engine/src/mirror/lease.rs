@@ -40,14 +40,15 @@ impl Mirror {
             .is_some_and(|sent| now < sent + self.config.limits.lease)
     }
 
-    /// Whether every in-sync replica's lease is running.
+    /// Whether every in-sync replica's lease is running. A doubtful one gives none: what it had
+    /// acknowledged may be gone, so nothing is answered before its loss is on record (INV-3).
     pub(super) fn may_serve(&self, now: Moment) -> bool {
         self.phase.serves()
             && self
                 .replicas
                 .values()
                 .filter(|replica| replica.is_in_sync())
-                .all(|replica| self.has_lease(replica, now))
+                .all(|replica| self.has_lease(replica, now) && !replica.is_doubtful())
     }
 
     /// Answers an operation, at once or when the leases are back. Failures need no lease.

@@ -153,6 +153,7 @@ impl Mirror {
             for (_, mutation) in self.window.iter_mut() {
                 mutation.acked.remove(slot);
             }
+            self.tell_loss(effects);
         }
         self.resume(id, now, effects);
     }

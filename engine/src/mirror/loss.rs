@@ -53,6 +53,10 @@ impl Mirror {
             reason,
         };
         let before = replica.enter(State::Down(down));
+        if let State::Doubtful(_) = before {
+            // It answered, but not as one that holds everything.
+            replica.answered = None;
+        }
         effects.push(Effect::Disconnect { replica: id, link });
         for (_, mutation) in self.window.iter_mut() {
             mutation.outstanding.remove(slot);

@@ -79,6 +79,8 @@ pub struct Mirror {
     /// Jobs in the order in which their hold limit is looked at.
     stalls: VecDeque<(Moment, JobId)>,
     task: Option<ActiveTask>,
+    /// Acknowledged writes may be gone, and no flush has told so yet.
+    untold_loss: bool,
     initiators: u32,
     /// When the last step was.
     now: Moment,
@@ -132,6 +134,7 @@ impl Mirror {
             held: VecDeque::new(),
             stalls: VecDeque::new(),
             task: None,
+            untold_loss: false,
             initiators: 0,
             now: Moment::default(),
             excused_until: Moment::default(),

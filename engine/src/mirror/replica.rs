@@ -242,6 +242,11 @@ impl Replica {
         self.is_in_sync() && self.state.kind() == Kind::Live
     }
 
+    /// Whether it is open but not known to hold everything.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.state.kind() == Kind::Doubtful
+    }
+
     /// Whether mutations go to it.
     pub(super) fn receives(&self) -> bool {
         match &self.state {

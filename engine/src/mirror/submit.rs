@@ -136,18 +136,27 @@ impl Mirror {
         }
     }
 
-    fn locked(&mut self, id: JobId, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn locked(&mut self, id: JobId, now: Moment, effects: &mut Vec<Effect>) {
         let zero_piece = u64::from(self.config.limits.zero_piece_bytes);
+        let admitted = !self.gate_is_closed();
         let Some(job) = self.jobs.find_mut(id) else {
             return;
         };
         match &job.purpose {
+            Purpose::Compare { .. } | Purpose::Or { .. } | Purpose::Copy(_) if !admitted => {
+                // What it read now might be of before a revert when it writes.
+                self.parked.push_back(id);
+            }
             Purpose::Read | Purpose::Compare { .. } | Purpose::Or { .. } | Purpose::Copy(_) => {
+                let writes = !matches!(job.purpose, Purpose::Read);
                 job.stage = Stage::Reading {
                     tried: SlotSet::default(),
                     at: None,
                     bad: Vec::new(),
                 };
+                if writes {
+                    self.jobs.begin(id);
+                }
                 self.dispatch_read(id, now, effects);
             }
             Purpose::Write { data, fua } => {
@@ -216,7 +225,7 @@ impl Mirror {
                 self.stalls.push_back((job.progress + limit, id));
                 continue;
             }
-            let abandoned = !job.begun;
+            let abandoned = !job.begun || matches!(job.stage, Stage::Reading { .. });
             self.answer_job(id, Outcome::Failed(Failure::Unavailable), now, effects);
             if abandoned {
                 self.finish_job(id);

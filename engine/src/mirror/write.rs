@@ -36,8 +36,13 @@ impl Mirror {
             if !admitted || !self.window.has_room() {
                 return;
             }
+            let reads_first = matches!(job.stage, Stage::Locking);
             self.parked.pop_front();
-            self.issue(id, now, effects);
+            if reads_first {
+                self.locked(id, now, effects);
+            } else {
+                self.issue(id, now, effects);
+            }
         }
     }
 

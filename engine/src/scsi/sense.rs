@@ -44,6 +44,8 @@ impl AdditionalSense {
     /// 0E/03 INVALID FIELD IN COMMAND INFORMATION UNIT: the transport brought too much or too little
     /// data.
     pub const INVALID_FIELD_IN_INFORMATION_UNIT: Self = Self(0x0e03);
+    /// WRITE ERROR: acknowledged data did not reach the medium.
+    pub const WRITE_ERROR: Self = Self(0x0c00);
     /// 11/00 UNRECOVERED READ ERROR.
     pub const UNRECOVERED_READ_ERROR: Self = Self(0x1100);
     /// 1A/00 PARAMETER LIST LENGTH ERROR.
@@ -315,6 +317,10 @@ impl From<Failure> for FailureAnswer {
             Failure::Unreadable => Self::Check(Sense::new(
                 SenseKey::MediumError,
                 AdditionalSense::UNRECOVERED_READ_ERROR,
+            )),
+            Failure::Lost => Self::Check(Sense::new(
+                SenseKey::MediumError,
+                AdditionalSense::WRITE_ERROR,
             )),
             Failure::NoSpace => Self::Check(Sense::new(
                 SenseKey::DataProtect,

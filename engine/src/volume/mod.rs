@@ -119,6 +119,10 @@ pub enum Failure {
     /// Every in-sync replica refused for lack of space; nothing was lost.
     #[error("the replicas' disks are full")]
     NoSpace,
+    /// Every replica lost its power before a flush: acknowledged writes may be gone. Told once, to
+    /// the flushes that would have covered them. A retry does not bring them back.
+    #[error("writes that were not flushed may be gone with the replicas' power")]
+    Lost,
     /// The replicas stayed away for longer than I/O is held; a retry may succeed.
     #[error("no replica can be reached")]
     Unavailable,

@@ -369,6 +369,34 @@ fn when_every_replica_forgot_one_is_chosen_and_the_others_are_rebuilt() {
 }
 
 #[test]
+fn nothing_is_acknowledged_while_a_replica_that_lost_its_memory_is_on_record() {
+    let mut world = serving(2);
+    let id = world.write(0, 1, false);
+    outcome(&mut world, id);
+    world.managers_away = true;
+    world.crash(replica_id(2), true, Duration::from_millis(10));
+    let id = world.write(1, 1, false);
+    settle(&mut world, Duration::from_secs(2));
+    assert!(!world.history.outcomes.contains_key(&id), "INV-3");
+    world.managers_away = false;
+    assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+    assert_eq!(world.losses, 1);
+}
+
+#[test]
+fn a_flush_tells_when_every_replica_lost_what_was_not_flushed() {
+    let mut world = serving(2);
+    let id = world.write(0, 1, false);
+    outcome(&mut world, id);
+    for number in 1..=2 {
+        world.crash(replica_id(number), true, Duration::from_millis(10));
+    }
+    settle(&mut world, Duration::from_secs(1));
+    let first = world.submit(Operation::Flush);
+    assert_eq!(outcome(&mut world, first), Outcome::Failed(Failure::Lost));
+}
+
+#[test]
 fn without_leases_outcomes_are_held() {
     let mut world = serving(2);
     let id = world.write(0, 1, false);

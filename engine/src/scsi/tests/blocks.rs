@@ -254,6 +254,7 @@ fn each_failure_has_its_own_answer() {
         device.run(&shaped(0x28, 0, 0, 1), &[])
     };
     assert_sense(&fail(Failure::Unreadable), (3, 0x11, 0));
+    assert_sense(&fail(Failure::Lost), (3, 0x0c, 0));
     assert_sense(&fail(Failure::NoSpace), (7, 0x27, 7));
     assert_sense(&fail(Failure::Unavailable), (2, 0x04, 0x0a));
     assert_eq!(fail(Failure::Stopping).status, Status::Busy);
