@@ -64,11 +64,13 @@ impl Engine {
         previous_ended: bool,
         managers: &Managers,
         now: Duration,
+        open_grace: Duration,
         mutation: Option<Mutation>,
     ) -> Self {
         let epoch = managers.epoch;
         let mut config = MirrorConfig::new(epoch, node);
         config.previous_engine_ended = previous_ended;
+        config.limits.open_grace = open_grace;
         if mutation == Some(Mutation::LongLeases) {
             config.limits.lease = Duration::from_secs(30);
         }

@@ -68,9 +68,6 @@ impl Host {
         disk: SimDisk,
         mutation: Option<Mutation>,
     ) -> Self {
-        if mutation == Some(Mutation::DropSynced) {
-            disk.drop_synced();
-        }
         Self {
             node,
             replica,
@@ -107,6 +104,10 @@ impl Host {
 
     /// Starts the blockd.
     pub(super) fn start(&mut self, now: Duration) {
+        if self.mutation == Some(Mutation::DropSynced) {
+            // From now on: what was created is there.
+            self.disk.drop_synced();
+        }
         let store =
             Replica::load(&self.disk, Path::new(DIRECTORY)).map_err(|error| format!("{error}"));
         self.process = Some(Process {
@@ -310,7 +311,7 @@ impl Host {
         let path = Path::new(DIRECTORY)
             .join("layers")
             .join(format!("{}.img", link.layer));
-        let byte = random / 1024 % super::workload::VOLUME_BYTES;
+        let byte = super::workload::some_byte(random / 1024);
         let flipped = self.disk.flip_bit(&path, byte, 3).is_ok();
         if self.mutation == Some(Mutation::FlipWithSum) {
             resum(&self.disk, &path, byte / BLOCK_BYTES);

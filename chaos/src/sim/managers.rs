@@ -171,7 +171,7 @@ impl Managers {
     /// A faulted replica gives way to a new, empty one on the same node.
     pub(super) fn replace(&mut self, old: ReplicaId, new: ReplicaId) -> bool {
         match self.replicas.get(&old) {
-            Some((node, Mode::OutOfSync)) => {
+            Some((node, Mode::OutOfSync | Mode::Rebuilding)) => {
                 let node = node.clone();
                 self.replicas.remove(&old);
                 self.replicas.insert(new, (node, Mode::OutOfSync));

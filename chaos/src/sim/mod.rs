@@ -113,6 +113,11 @@ pub fn run_mutated(
     result
 }
 
+/// The first violation that a broken variant leads to, within so many seeds.
+pub fn find(mutation: Mutation, seeds: u64) -> Option<Violation> {
+    (0..seeds).find_map(|seed| run_mutated(seed, Some(mutation), &mut Trace::off()).err())
+}
+
 /// Runs this many seeds from `first` on; prints each violation as it is found and the sum at the
 /// end. Returns how many runs were clean and how many were not.
 pub fn run_seeds(first: u64, count: u64) -> (u64, u64) {
@@ -150,25 +155,4 @@ pub fn replay(seed: u64) -> (Result<Summary, Violation>, bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_seed_gives_the_same_trace() {
-        for seed in 0..5 {
-            let (mut first, mut second) = (Trace::off(), Trace::off());
-            let results = (run_seed(seed, &mut first), run_seed(seed, &mut second));
-            assert_eq!(first.fingerprint(), second.fingerprint(), "seed {seed}");
-            assert_eq!(results.0.is_ok(), results.1.is_ok());
-            assert!(first.lines() > 100, "seed {seed} did nothing");
-        }
-    }
-
-    #[test]
-    fn different_seeds_give_different_traces() {
-        let (mut first, mut second) = (Trace::off(), Trace::off());
-        let _ = run_seed(1, &mut first);
-        let _ = run_seed(2, &mut second);
-        assert_ne!(first.fingerprint(), second.fingerprint());
-    }
-}
+mod tests;

@@ -97,30 +97,32 @@ impl Mutation {
     /// The checkers of which one has to notice it.
     pub const fn noticed_by(self) -> &'static [Checker] {
         use Checker::{
-            Acknowledged, Convergence, Epochs, History, Membership, Rebuilding, Snapshots, Syncs,
+            Acknowledged, Convergence, Epochs, History, Liveness, Membership, Rebuilding,
+            Snapshots, Syncs,
         };
         match self {
             Self::ObeyAnyEpoch => &[Epochs],
             Self::GrantTwice => &[Acknowledged, History, Epochs],
             Self::DropSynced => &[Epochs, History],
-            Self::LateFrames
-            | Self::SkipWrites
+            Self::LateFrames => &[Acknowledged, History, Convergence, Rebuilding],
+            Self::ForgetLosses => &[Acknowledged, History, Convergence, Liveness],
+            Self::SkipWrites
             | Self::AcknowledgeEarly
             | Self::ForgetInFlight
             | Self::SayClean
-            | Self::SayRestarted
-            | Self::ForgetLosses => &[Acknowledged, History, Convergence],
+            | Self::SayRestarted => &[Acknowledged, History, Convergence],
             Self::DropLast => &[Membership],
             Self::IgnoreFlushes | Self::IgnoreFua => &[History],
             Self::RewriteSealed => &[Snapshots, History, Convergence],
-            Self::SkipSeals | Self::SkipCopies => &[Convergence, Acknowledged, History],
+            Self::SkipSeals => &[Convergence, Acknowledged, History, Liveness],
+            Self::SkipCopies => &[Convergence, Acknowledged, History],
             Self::RemoveWrongLayer => &[Snapshots],
             Self::ReadPastMirror
             | Self::ForgetLeases
             | Self::AssumeEnded
             | Self::LongLeases
             | Self::ZerosForErrors => &[History],
-            Self::PromoteAtOnce => &[Acknowledged, History, Rebuilding],
+            Self::PromoteAtOnce => &[Acknowledged, History, Convergence, Rebuilding],
             Self::SkipFinish => &[Rebuilding],
             Self::IgnoreFailedSyncs => &[Syncs],
             Self::FlipWithSum => &[History, Acknowledged, Convergence],

@@ -72,3 +72,10 @@ pub(super) fn written() -> impl Iterator<Item = Extent> {
     HOT.iter()
         .filter_map(|offset| Extent::new(*offset, HOT_BYTES))
 }
+
+/// Some byte where anything was ever written.
+pub(super) fn some_byte(random: u64) -> u64 {
+    let place = random % (HOT.len() as u64 * HOT_BYTES);
+    let hot = usize::try_from(place / HOT_BYTES).unwrap_or_default();
+    HOT[hot] + place % HOT_BYTES
+}

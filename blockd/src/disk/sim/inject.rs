@@ -47,6 +47,10 @@ impl Injector {
         self.faults.insert(call, fault);
     }
 
+    pub(super) fn mend(&mut self) {
+        self.faults.clear();
+    }
+
     /// Counts a call and lets it fail if it is to.
     pub(super) fn admit(&mut self, kind: CallKind) -> io::Result<()> {
         let call = self.calls;

@@ -94,6 +94,11 @@ impl SimDisk {
         self.state.lock().injector.fail(call, fault);
     }
 
+    /// Forgets the faults that have not been met.
+    pub fn mend(&self) {
+        self.state.lock().injector.mend();
+    }
+
     /// Syncs of files and directories that [`Self::fail`] let fail.
     pub fn failed_syncs(&self) -> u64 {
         self.state.lock().injector.failed_syncs()

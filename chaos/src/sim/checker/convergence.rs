@@ -1,31 +1,29 @@
-//! Once everything is healed, all replicas are equal, layer by layer and chunk by chunk.
+//! Once everything is healed, all replicas have the same layers, and the volume looks the same from
+//! each of them, on every replica.
 
-use ankole_proto::{ChunkNumber, LayerId};
+use std::collections::BTreeMap;
+
+use ankole_proto::LayerId;
 
 use super::super::host::Host;
 use super::super::managers::Managers;
+use super::views::{self, View};
 
 pub(in super::super) fn check(hosts: &mut [Host], managers: &Managers) -> Result<(), String> {
-    let mut first: Option<(String, Vec<String>)> = None;
+    let mut first: Option<(String, BTreeMap<LayerId, View>)> = None;
     for host in hosts {
         let node = host.node.to_string();
-        let state = state_of(host, managers).map_err(|error| format!("{node}: {error}"))?;
+        let views = views_of(host, managers).map_err(|error| format!("{node}: {error}"))?;
         match &first {
-            None => first = Some((node, state)),
-            Some((other, theirs)) => {
-                if let Some((a, b)) = theirs.iter().zip(&state).find(|(a, b)| a != b) {
-                    return Err(format!("{other} and {node} differ: {a} against {b}"));
-                }
-                if theirs.len() != state.len() {
-                    return Err(format!("{other} and {node} have different layers"));
-                }
-            }
+            None => first = Some((node, views)),
+            Some((other, theirs)) => compare(theirs, &views)
+                .map_err(|error| format!("{other} and {node} differ: {error}"))?,
         }
     }
     Ok(())
 }
 
-fn state_of(host: &mut Host, managers: &Managers) -> Result<Vec<String>, String> {
+fn views_of(host: &mut Host, managers: &Managers) -> Result<BTreeMap<LayerId, View>, String> {
     let store = host.replica_mut().ok_or("is not running")?;
     if store.head() != managers.head {
         return Err(format!(
@@ -34,18 +32,22 @@ fn state_of(host: &mut Host, managers: &Managers) -> Result<Vec<String>, String>
             managers.head
         ));
     }
-    let epoch = store.epoch();
-    let links = store.layers();
-    let layers: Vec<LayerId> = links.iter().map(|link| link.layer).collect();
-    let mut state = vec![format!("{links:?}")];
-    for layer in layers {
-        for chunk in 0..managers.size.chunks() {
-            let extent = ChunkNumber::from_raw(chunk).extent_in(managers.size);
-            let digest = store
-                .digest(epoch, layer, extent)
-                .map_err(|error| format!("layer {layer} chunk {chunk}: {error}"))?;
-            state.push(format!("layer {layer} chunk {chunk} {digest:?}"));
+    views::of(store)
+}
+
+fn compare(one: &BTreeMap<LayerId, View>, other: &BTreeMap<LayerId, View>) -> Result<(), String> {
+    if !one.keys().eq(other.keys()) {
+        return Err("they have different layers".to_owned());
+    }
+    for ((layer, one), other) in one.iter().zip(other.values()) {
+        let blocks = one.keys().chain(other.keys());
+        for block in blocks {
+            let (one, other) = (one.get(block), other.get(block));
+            let rotted = one == Some(&None) || other == Some(&None);
+            if one != other && !rotted {
+                return Err(format!("block {} as seen from layer {layer}", block.raw()));
+            }
         }
     }
-    Ok(state)
+    Ok(())
 }

@@ -12,6 +12,7 @@ pub(super) mod rebuilding;
 pub(super) mod snapshots;
 pub(super) mod syncs;
 pub(super) mod trees;
+mod views;
 
 /// Who noticed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -75,7 +75,9 @@ impl World {
                     host.intact = true;
                 }
             }
-            Record::ReplicaLost { .. } => {}
+            // An engine that reaches only a replica whose host lost its power drops, after its
+            // grace, one that it does not reach: what was not flushed goes with it.
+            Record::ReplicaLost { .. } => self.note_power_loss(),
             Record::TaskDone { refusal, .. } => {
                 if let Some(revert) = self.revert.take_if(|_| !self.managers.has_task()) {
                     if refusal.is_none() {
@@ -119,7 +121,12 @@ impl World {
             let down: Vec<ReplicaId> = down.map(|host| host.replica).collect();
             down.into_iter().for_each(|id| self.managers.drop_from(id));
         }
-        let lost: Vec<ReplicaId> = self.managers.with(Mode::OutOfSync).collect();
+        let (lost, rebuilding) = (Mode::OutOfSync, Mode::Rebuilding);
+        let lost: Vec<ReplicaId> = self
+            .managers
+            .with(lost)
+            .chain(self.managers.with(rebuilding))
+            .collect();
         for replica in lost {
             self.bring_back(replica).map_err(Checker::Liveness.says())?;
         }
@@ -191,7 +198,15 @@ impl World {
         self.note(format_args!(
             "{id:?} starts on {node} with epoch {epoch}, alone: {alone}"
         ));
-        let engine = Engine::new(id, node, alone, &self.managers, now, self.mutation);
+        let engine = Engine::new(
+            id,
+            node,
+            alone,
+            &self.managers,
+            now,
+            self.open_grace,
+            self.mutation,
+        );
         self.engines.insert(id, engine);
         self.predecessor = Predecessor {
             ended: false,

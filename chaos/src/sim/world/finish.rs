@@ -18,8 +18,12 @@ impl World {
         for host in 0..HOSTS {
             self.hosts[host].slow = None;
             self.hosts[host].disk.set_capacity(DISK_BYTES);
+            self.hosts[host].disk.mend();
             self.schedule
                 .after(Duration::ZERO, Happening::StartHost { host });
+        }
+        for engine in self.engines.values_mut() {
+            engine.deaf = false;
         }
         // Agents end engines that are not wanted any more.
         let newest = self.engines.keys().next_back().copied();

@@ -230,6 +230,11 @@ impl World {
             let serves = host.tenant().is_some_and(|tenant| tenant.engine == id);
             host.intact |= serves && self.managers.mode(host.replica) == Some(Mode::InSync);
         }
+        self.note_power_loss();
+        if self.is_being_changed(extent) {
+            // What is acknowledged now was done a while ago, and the next one is under way.
+            return Ok(());
+        }
         let judged = checker::acknowledged::check(&mut self.hosts, &self.managers, extent);
         if judged.is_err() {
             self.note_copies(extent);
@@ -238,6 +243,18 @@ impl World {
             by: Checker::Acknowledged,
             what,
         })
+    }
+
+    /// Whether a client waits for another mutation there.
+    fn is_being_changed(&self, extent: Extent) -> bool {
+        let engines = self.engines.values();
+        engines
+            .flat_map(|engine| engine.waiting.values())
+            .any(|waiting| match waiting {
+                Waiting::Mutation { extent: other, .. }
+                | Waiting::Compare { extent: other, .. } => other.overlaps(extent),
+                Waiting::Read { .. } | Waiting::Or | Waiting::Flush { .. } => false,
+            })
     }
 
     /// What each replica holds of an extent, layer by layer, by the numbers of the writes: for

@@ -41,6 +41,8 @@ const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
 const WORK_INTERVAL: Duration = Duration::from_millis(100);
 /// Operations that clients have at one engine.
 const OPERATIONS_MAX: usize = 8;
+const GRACES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
 /// What happens.
 #[derive(Debug)]
 enum Happening {
@@ -126,6 +128,8 @@ pub(super) struct World {
     /// The revert on its way.
     revert: Option<WriteId>,
     mutation: Option<Mutation>,
+    /// How patient the engines of this run are: a short patience ends before an old lease does.
+    open_grace: Duration,
     summary: Summary,
 }
 
@@ -147,6 +151,7 @@ impl World {
             .map(|(id, node)| Host::new(node, id, SimDisk::new(DISK_BYTES), mutation))
             .collect();
         let cursed = random.random_range(0..HOSTS);
+        let random_grace = random.random_range(0..GRACES.len());
         Self {
             seed,
             random,
@@ -167,6 +172,7 @@ impl World {
             healing: false,
             revert: None,
             mutation,
+            open_grace: GRACES[random_grace],
             summary: Summary::default(),
         }
     }

@@ -96,15 +96,19 @@ impl World {
         let seed = self.random.random();
         let fate = faults::fate(&mut self.random);
         self.hosts[host].cut_power(fate, seed);
-        let mut in_sync = self.managers.with(Mode::InSync);
-        let hosts = &self.hosts;
-        let intact = |id| hosts.iter().any(|host| host.replica == id && host.intact);
-        if !in_sync.any(intact) {
-            drop(in_sync);
-            self.history.power_cut();
-        }
+        self.note_power_loss();
         if was_up {
             self.schedule.after(away, Happening::StartHost { host });
+        }
+    }
+
+    /// When no in-sync replica is left that has not lost its power, what was not flushed may be
+    /// gone.
+    pub(super) fn note_power_loss(&mut self) {
+        let hosts = &self.hosts;
+        let intact = |id| hosts.iter().any(|host| host.replica == id && host.intact);
+        if !self.managers.with(Mode::InSync).any(intact) {
+            self.history.power_cut();
         }
     }
 

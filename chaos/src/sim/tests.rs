@@ -1,0 +1,44 @@
+//! The simulator is deterministic, and its checkers bite.
+
+use super::*;
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..5 {
+        let (mut first, mut second) = (Trace::off(), Trace::off());
+        let results = (run_seed(seed, &mut first), run_seed(seed, &mut second));
+        assert_eq!(first.fingerprint(), second.fingerprint(), "seed {seed}");
+        assert_eq!(results.0.is_ok(), results.1.is_ok());
+        assert!(first.lines() > 100, "seed {seed} did nothing");
+    }
+}
+
+#[test]
+fn different_seeds_give_different_traces() {
+    let (mut first, mut second) = (Trace::off(), Trace::off());
+    let _ = run_seed(1, &mut first);
+    let _ = run_seed(2, &mut second);
+    assert_ne!(first.fingerprint(), second.fingerprint());
+}
+
+/// Within so many seeds every broken variant must be found.
+const SEEDS_MAX: u64 = 2000;
+
+#[test]
+fn every_broken_variant_is_found_by_a_checker_of_its_own() {
+    let mut missed = Vec::new();
+    for mutation in Mutation::ALL {
+        let start = Instant::now();
+        let found = find(mutation, SEEDS_MAX);
+        match &found {
+            Some(violation) if mutation.noticed_by().contains(&violation.by) => println!(
+                "{mutation:?}: {:?} at seed {} in {:?}",
+                violation.by,
+                violation.seed,
+                start.elapsed()
+            ),
+            _ => missed.push(format!("{mutation:?}: {found:?}")),
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
