@@ -120,9 +120,9 @@ impl Mutation {
             Self::ReadPastMirror
             | Self::ForgetLeases
             | Self::AssumeEnded
-            | Self::LongLeases
             | Self::ZerosForErrors => &[History],
-            Self::PromoteAtOnce => &[Acknowledged, History, Convergence, Rebuilding],
+            Self::LongLeases => &[History, Acknowledged, Convergence],
+            Self::PromoteAtOnce => &[Acknowledged, History, Convergence, Rebuilding, Liveness],
             Self::SkipFinish => &[Rebuilding],
             Self::IgnoreFailedSyncs => &[Syncs],
             Self::FlipWithSum => &[History, Acknowledged, Convergence],
