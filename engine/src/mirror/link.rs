@@ -148,6 +148,10 @@ impl Mirror {
             });
             replica.enter(State::Live(doubtful.session));
         }
+        // Those that were away may hold what this one has lost, or what it never got.
+        for other in self.replicas.values_mut() {
+            other.missed |= other.id() != id && other.is_in_sync();
+        }
         if doubt == Doubt::Forgetful {
             // What it had acknowledged may be gone with what it had not flushed.
             for (_, mutation) in self.window.iter_mut() {
