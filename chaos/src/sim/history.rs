@@ -19,6 +19,7 @@ use std::time::Duration;
 use ankole_proto::{Extent, SECTOR_BYTES};
 
 use super::engine::EngineId;
+use super::workload::SECTOR;
 
 /// A write's number; 0 is the state before any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,12 +186,12 @@ impl History {
         data
     }
 
-    fn sector(id: WriteId, sector: u64) -> [u8; SECTOR_BYTES as usize] {
-        let mut bytes = [0; SECTOR_BYTES as usize];
+    fn sector(id: WriteId, sector: u64) -> [u8; SECTOR] {
+        let mut bytes = [0; SECTOR];
         bytes[..8].copy_from_slice(&id.0.to_le_bytes());
         bytes[8..16].copy_from_slice(&sector.to_le_bytes());
         let noise = (id.0 ^ sector.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        bytes[SECTOR_BYTES as usize - 8..].copy_from_slice(&noise.to_le_bytes());
+        bytes[SECTOR - 8..].copy_from_slice(&noise.to_le_bytes());
         bytes
     }
 
@@ -285,7 +286,7 @@ impl History {
         begin: Duration,
         now: Duration,
     ) -> Result<(), String> {
-        for (sector, bytes) in sectors(extent).zip(data.chunks(SECTOR_BYTES as usize)) {
+        for (sector, bytes) in sectors(extent).zip(data.chunks(SECTOR)) {
             let id = self.identify(sector, bytes)?;
             self.judge(engine, sector, id, begin)?;
             let Some(place) = id.and_then(index) else {

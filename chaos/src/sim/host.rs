@@ -15,13 +15,12 @@ use ankole_blockd::session::request::{Durability, Request, TreeRequest};
 use ankole_blockd::session::{Denial, Detail};
 use ankole_proto::wire::body::{LayerLink, Memory, OpenRequest, Opened};
 use ankole_proto::wire::{ErrorCode, Frame, Header, LEASE_MS, Opcode};
-use ankole_proto::{
-    BLOCK_BYTES, Epoch, Extent, LayerId, NodeName, ReplicaId, SECTOR_BYTES, Sequence,
-};
+use ankole_proto::{BLOCK_BYTES, Epoch, Extent, LayerId, NodeName, ReplicaId, Sequence};
 use bytes::{Bytes, BytesMut};
 
 use super::mutation::Mutation;
 use super::network::LinkKey;
+use super::workload::SECTOR;
 
 const DIRECTORY: &str = "replica";
 
@@ -352,7 +351,7 @@ impl Host {
                     Err(error) => error.to_string(),
                     Ok(held) if held.present.contains(block.in_chunk()) => {
                         let number = |sector: &[u8]| sector.first_chunk::<8>().copied();
-                        let numbers = held.data.chunks(SECTOR_BYTES as usize).filter_map(number);
+                        let numbers = held.data.chunks(SECTOR).filter_map(number);
                         format!("{:?}", numbers.map(u64::from_le_bytes).collect::<Vec<_>>())
                     }
                     Ok(held) if held.zero.contains(block.in_chunk()) => "zeros".to_owned(),
@@ -414,7 +413,7 @@ impl Host {
 /// Runs a plan's syncs.
 fn run(plan: &FlushPlan<SimDisk>, mutation: Option<Mutation>) -> std::io::Result<()> {
     match mutation {
-        Some(Mutation::IgnoreFailedSyncs) => Ok(plan.run().unwrap_or_default()),
+        Some(Mutation::IgnoreFailedSyncs) => plan.run().or(Ok(())),
         _ => plan.run(),
     }
 }
@@ -540,15 +539,23 @@ fn perform(
     };
     let ignored = broken == Some(Mutation::IgnoreFua) && header.opcode != Opcode::Flush;
     if durability == Durability::Synced && !ignored {
-        let plan = store
-            .plan_flush(epoch)
-            .map_err(|error| refuse(&replica::DataError::from(error)))?;
-        let synced = run(&plan, broken);
-        store
-            .finish_flush(plan, synced)
-            .map_err(|error| refuse(&error))?;
+        sync(store, epoch, broken)?;
     }
     Ok(Bytes::new())
+}
+
+fn sync(
+    store: &mut Replica<SimDisk>,
+    epoch: Epoch,
+    broken: Option<Mutation>,
+) -> Result<(), Denial> {
+    let plan = store
+        .plan_flush(epoch)
+        .map_err(|error| refuse(&replica::DataError::from(error)))?;
+    let synced = run(&plan, broken);
+    store
+        .finish_flush(plan, synced)
+        .map_err(|error| refuse(&error))
 }
 
 fn refuse(error: &dyn Refusal) -> Denial {

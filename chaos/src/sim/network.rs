@@ -109,7 +109,7 @@ impl Network {
     }
 
     /// When a message that leaves now reaches the host; `None` when it is lost.
-    pub(super) fn to_host(
+    pub(super) fn reaches_host(
         &mut self,
         key: LinkKey,
         now: Duration,
@@ -123,7 +123,7 @@ impl Network {
     }
 
     /// When a message that leaves now reaches the engine; `None` when it is lost.
-    pub(super) fn to_engine(
+    pub(super) fn reaches_engine(
         &mut self,
         key: LinkKey,
         now: Duration,

@@ -6,6 +6,10 @@ use ankole_proto::{Extent, VolumeSize};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+/// A sector, as a length in memory.
+pub(super) const SECTOR: usize = 512;
+const _: () = assert!(SECTOR as u64 == SECTOR_BYTES);
+
 /// Two chunks and a short third: every boundary there is.
 pub(super) const VOLUME_BYTES: u64 = 2 * CHUNK_BYTES + 4 * BLOCK_BYTES;
 /// Where most operations fall: the beginning, around the first chunk's end, the end.

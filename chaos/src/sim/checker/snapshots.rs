@@ -6,7 +6,7 @@ use ankole_proto::geometry::{BLOCK_BYTES, SECTOR_BYTES};
 use super::super::history::History;
 use super::super::host::Host;
 use super::super::managers::Managers;
-use super::super::workload;
+use super::super::workload::{self, SECTOR};
 use super::views;
 
 pub(in super::super) fn check(
@@ -31,7 +31,7 @@ pub(in super::super) fn check(
                 Some(None) => continue,
             };
             let first = block.offset() / SECTOR_BYTES;
-            for (sector, bytes) in (first..).zip(data.chunks(SECTOR_BYTES as usize)) {
+            for (sector, bytes) in (first..).zip(data.chunks(SECTOR)) {
                 history
                     .explain(sector, bytes, snapshot.begin, end)
                     .map_err(|error| format!("{node}: snapshot of layer {layer}: {error}"))?;

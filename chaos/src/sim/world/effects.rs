@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use ankole_blockd::session::{Denial, Detail};
-use ankole_engine::mirror::event::{Effect, Event, LinkFailure};
-use ankole_proto::Epoch;
+use ankole_engine::mirror::event::{Effect, Event, LinkFailure, LinkId};
 use ankole_proto::wire::ErrorCode;
+use ankole_proto::{Epoch, ReplicaId};
 
 use super::super::checker::Verdict;
 use super::super::engine::EngineId;
@@ -74,7 +74,7 @@ impl World {
                 };
                 self.network.connect(key);
                 let open = Box::new(open);
-                match self.network.to_host(key, now, &mut self.random) {
+                match self.network.reaches_host(key, now, &mut self.random) {
                     Some(at) => self.schedule.at(
                         at,
                         Happening::Open {
@@ -91,33 +91,16 @@ impl World {
                 }
             }
             Effect::Disconnect { replica, link } => {
-                let epoch = self
-                    .engines
-                    .get(&id)
-                    .map_or(Epoch::ZERO, |engine| engine.epoch);
-                self.network.disconnect(LinkKey {
-                    engine: id,
-                    link,
-                    replica,
-                    epoch,
-                });
+                let key = self.key(id, link, replica);
+                self.network.disconnect(key);
             }
             Effect::Send {
                 replica,
                 link,
                 frame,
             } => {
-                let epoch = self
-                    .engines
-                    .get(&id)
-                    .map_or(Epoch::ZERO, |engine| engine.epoch);
-                let key = LinkKey {
-                    engine: id,
-                    link,
-                    replica,
-                    epoch,
-                };
-                if let Some(at) = self.network.to_host(key, now, &mut self.random) {
+                let key = self.key(id, link, replica);
+                if let Some(at) = self.network.reaches_host(key, now, &mut self.random) {
                     self.schedule.at(at, Happening::Arrive { key, frame });
                 }
             }
@@ -139,6 +122,16 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn key(&self, engine: EngineId, link: LinkId, replica: ReplicaId) -> LinkKey {
+        let epoch = self.engines.get(&engine);
+        LinkKey {
+            engine,
+            link,
+            replica,
+            epoch: epoch.map_or(Epoch::ZERO, |engine| engine.epoch),
+        }
     }
 
     fn serve(&mut self, id: EngineId) {

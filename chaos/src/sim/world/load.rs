@@ -222,14 +222,21 @@ impl World {
         extent: Extent,
     ) -> Verdict {
         self.summary.writes += 1;
+        let mut picked = false;
+        for host in &mut self.hosts {
+            // It has what this engine acknowledges from now on. When it had lost what was not
+            // flushed, the engine has picked it all the same, as the best within reach.
+            let serves = host.tenant().is_some_and(|tenant| tenant.engine == id);
+            if serves && self.managers.mode(host.replica) == Some(Mode::InSync) {
+                picked |= !host.intact;
+                host.intact = true;
+            }
+        }
+        if picked {
+            self.history.power_cut();
+        }
         self.history
             .acknowledge(write, durable, self.schedule.now());
-        for host in &mut self.hosts {
-            // It has what this engine has acknowledged, also when it was picked after it had lost
-            // what was not flushed.
-            let serves = host.tenant().is_some_and(|tenant| tenant.engine == id);
-            host.intact |= serves && self.managers.mode(host.replica) == Some(Mode::InSync);
-        }
         self.note_power_loss();
         if self.is_being_changed(extent) {
             // What is acknowledged now was done a while ago, and the next one is under way.

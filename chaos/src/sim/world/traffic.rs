@@ -24,7 +24,7 @@ impl World {
         match host.open(key, open, now) {
             Ok(opened) => {
                 self.note(format_args!("{key:?} opened: {opened:?}"));
-                if let Some(at) = self.network.to_engine(key, now, &mut self.random) {
+                if let Some(at) = self.network.reaches_engine(key, now, &mut self.random) {
                     let opened = Box::new(opened);
                     self.schedule
                         .at(at, Happening::Opened { key, opened, sent });
@@ -116,7 +116,7 @@ impl World {
             let opcode = reply.header.opcode;
             self.note(format_args!("{key:?} {opcode:?} answered: {code:?}"));
         }
-        if let Some(at) = self.network.to_engine(key, now, &mut self.random) {
+        if let Some(at) = self.network.reaches_engine(key, now, &mut self.random) {
             self.schedule.at(at, Happening::Reply { key, frame: reply });
         }
     }
