@@ -356,7 +356,7 @@ impl Mirror {
             Ask::BeginRebuild | Ask::FinishRebuild => {
                 self.rebuild_reply(id, ask, &frame, now, effects);
             }
-            Ask::Copy(target, key) => self.copy_reply(id, target, key, frame, now, effects),
+            Ask::Copy(copy) => self.copy_reply(id, copy, frame, now, effects),
         }
     }
 }

@@ -66,7 +66,17 @@ pub(super) enum Ask {
     BeginRebuild,
     FinishRebuild,
     /// One step of copying a chunk to the target.
-    Copy(ReplicaId, ChunkKey),
+    Copy(CopyOf),
+}
+
+/// Whose rebuild a step of copying belongs to. A source may answer long after the target's link
+/// broke and its rebuild began again over a new one: what it read then is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CopyOf {
+    pub(super) target: ReplicaId,
+    /// The target's link when it was asked.
+    pub(super) over: LinkId,
+    pub(super) key: ChunkKey,
 }
 
 impl Ask {

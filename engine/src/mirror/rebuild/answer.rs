@@ -9,6 +9,8 @@ use super::copy::Step;
 use crate::mirror::Mirror;
 use crate::mirror::event::Effect;
 use crate::mirror::loss::Grace;
+use crate::mirror::replica::Replica;
+use crate::mirror::session::CopyOf;
 use crate::volume::Moment;
 
 impl Mirror {
@@ -16,12 +18,14 @@ impl Mirror {
     pub(in crate::mirror) fn copy_reply(
         &mut self,
         from: ReplicaId,
-        target: ReplicaId,
-        key: ChunkKey,
+        CopyOf { target, over, key }: CopyOf,
         frame: Frame,
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
+        if self.replicas.get(&target).and_then(Replica::link) != Some(over) {
+            return;
+        }
         let Some(copy) = self.copy_of(target, key) else {
             return;
         };

@@ -17,6 +17,7 @@ use crate::mirror::Mirror;
 use crate::mirror::event::Effect;
 use crate::mirror::job::{JobId, Purpose};
 use crate::mirror::replica::{Ask, Replica, SlotSet};
+use crate::mirror::session::CopyOf;
 use crate::volume::Moment;
 
 /// A chunk under way.
@@ -228,8 +229,12 @@ impl Mirror {
         header.offset = extent.offset();
         header.length = u32::try_from(extent.length()).unwrap_or(u32::MAX);
         header.watermark = self.window.watermark().raw();
+        let Some(over) = self.replicas.get(&target).and_then(Replica::link) else {
+            return;
+        };
         if let Some(replica) = self.replicas.get_mut(&to) {
-            replica.send(Ask::Copy(target, key), header, body, now, effects);
+            let copy = CopyOf { target, over, key };
+            replica.send(Ask::Copy(copy), header, body, now, effects);
         }
     }
 
