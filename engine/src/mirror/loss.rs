@@ -255,7 +255,8 @@ impl Mirror {
         // managers are asked again.
         let reason = reason.clone();
         replica.enter(State::Down(Down {
-            retry_at: now,
+            // A doubtful one would be asked about again as soon as it is open.
+            retry_at: now + pause,
             drop_at: now + pause,
             reason,
         }));
