@@ -46,6 +46,34 @@ impl Mirror {
             self.head = orders.head;
         }
         self.orders = orders;
+        self.believe_the_last(now, effects);
+    }
+
+    /// When nobody on record as in sync is believed, the record is: it never loses the last replica
+    /// that holds everything (INV-4), and nothing was acknowledged that one on record lacks
+    /// (INV-3). So it came about when a loss was recorded whose answer was lost, while the replica
+    /// that was chosen meanwhile is the one that left.
+    fn believe_the_last(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let mut in_sync = self
+            .replicas
+            .values()
+            .filter(|replica| replica.is_in_sync());
+        if !in_sync.all(|replica| replica.missed) {
+            return;
+        }
+        let missed: Vec<ReplicaId> = self
+            .replicas
+            .values()
+            .filter(|replica| replica.is_in_sync())
+            .map(Replica::id)
+            .collect();
+        for id in missed {
+            if let Some(replica) = self.replicas.get_mut(&id) {
+                replica.missed = false;
+            }
+            let reason = "it is the last on record: opened again".to_owned();
+            self.lose(id, reason, Grace::Restart, now, effects);
+        }
     }
 
     fn take_member(&mut self, member: Member, now: Moment, effects: &mut Vec<Effect>) {
