@@ -20,7 +20,11 @@ fn engine<'a>(observed: &'a Observed, now: Now, volume: &Volume) -> Option<&'a E
 pub(in crate::api) fn serves(observed: &Observed, now: Now, volume: &Volume) -> bool {
     match (&volume.phase, engine(observed, now, volume)) {
         (Phase::Attached(node), Some(engine)) => {
-            engine.serving && engine.node == *node && volume.worker.is_none()
+            // An engine without target that has ended may still be the last that reported; its
+            // agent lists none until the next has its own epoch.
+            let agent = observed.agents.get(node);
+            let listed = agent.is_some_and(|agent| agent.said.engines.contains_key(&volume.id));
+            engine.serving && engine.node == *node && volume.worker.is_none() && listed
         }
         _ => false,
     }
