@@ -113,9 +113,12 @@ pub fn run_mutated(
     result
 }
 
-/// The first violation that a broken variant leads to, within so many seeds.
+/// The first violation that a broken variant leads to and that a checker of its own notices,
+/// within so many seeds. What others notice before does not count.
 pub fn find(mutation: Mutation, seeds: u64) -> Option<Violation> {
-    (0..seeds).find_map(|seed| run_mutated(seed, Some(mutation), &mut Trace::off()).err())
+    (0..seeds)
+        .filter_map(|seed| run_mutated(seed, Some(mutation), &mut Trace::off()).err())
+        .find(|violation| mutation.noticed_by().contains(&violation.by))
 }
 
 /// Runs this many seeds from `first` on; prints each violation as it is found and the sum at the
