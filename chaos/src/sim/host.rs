@@ -32,8 +32,6 @@ pub(super) struct Host {
     process: Option<Process>,
     /// How often it was switched on.
     boot: u64,
-    /// In which boot an engine last opened the replica.
-    opened_in_boot: u64,
     /// Until when answers take longer, and by how much.
     pub(super) slow: Option<(Duration, Duration)>,
     /// The greatest epoch ever seen durable: it must never shrink (INV-1).
@@ -73,7 +71,6 @@ impl Host {
             disk,
             process: None,
             boot: 1,
-            opened_in_boot: 1,
             slow: None,
             greatest_epoch: Epoch::ZERO,
             obeyed_older: None,
@@ -107,8 +104,12 @@ impl Host {
             // From now on: what was created is there.
             self.disk.drop_synced();
         }
-        let store =
-            Replica::load(&self.disk, Path::new(DIRECTORY)).map_err(|error| format!("{error}"));
+        let store = Replica::load(&self.disk, Path::new(DIRECTORY))
+            .map(|mut replica| {
+                replica.set_boot(&self.boot.to_string());
+                replica
+            })
+            .map_err(|error| format!("{error}"));
         self.process = Some(Process {
             store,
             tenant: None,
@@ -198,7 +199,6 @@ impl Host {
         request: &OpenRequest,
         now: Duration,
     ) -> Result<Opened, Denial> {
-        let same_boot = self.opened_in_boot == self.boot;
         let Some(process) = self.process.as_mut() else {
             return Err(Denial::new(ErrorCode::Stopping, "not running"));
         };
@@ -218,13 +218,6 @@ impl Host {
             let since = process.last_reply.unwrap_or(process.started);
             let left = Duration::from_millis(LEASE_MS.into()).saturating_sub(now - since);
             opened.lease_remaining_ms = u32::try_from(left.as_millis()).unwrap_or(LEASE_MS);
-        }
-        if opened.memory == Memory::Lost && same_boot {
-            opened.memory = Memory::Restarted;
-        }
-        if opened.memory != Memory::Lost {
-            // From here on a restart of the process alone loses nothing.
-            self.opened_in_boot = self.boot;
         }
         process.tenant = Some(link);
         process.last_reply = Some(now);
