@@ -193,6 +193,7 @@ fn replica_order(disk_id: &str) -> ReplicaOrder {
         credential: CREDENTIAL.as_bytes().to_vec(),
         create: true,
         remove_layers: vec![],
+        ..Default::default()
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) async fn volume(
                 size_bytes: size,
                 replica_count: replicas,
                 request_id,
+                ..Default::default()
             };
             ask!(managers, create_volume, request)
         }
@@ -58,6 +59,7 @@ pub(crate) async fn volume(
                 node,
                 request_id,
                 revision: 0,
+                ..Default::default()
             };
             ask!(managers, attach_volume, request)
         }

@@ -188,6 +188,7 @@ fn an_engine_without_a_target_does_the_tasks_of_its_volume() {
                 snapshot_id: format!("{:032x}", 1),
                 head_layer: head,
                 new_head_layer: format!("{:016x}", 2),
+                ..Default::default()
             })),
         });
     });

@@ -126,6 +126,7 @@ async fn blockd(channel: Channel, node: &'static str, disk: u128) {
                 free_bytes: 90 << 30,
                 fault: String::new(),
                 replicas: replicas.clone(),
+                ..Default::default()
             }],
             seen_revision,
             hold_ms: 300,
@@ -296,6 +297,7 @@ fn create(name: &str, request_id: &str) -> rpc::CreateVolumeRequest {
         size_bytes: 1 << 30,
         replica_count: 0,
         request_id: request_id.into(),
+        ..Default::default()
     }
 }
 
@@ -306,6 +308,7 @@ fn attach(name: &str, node: &str) -> rpc::AttachVolumeRequest {
         node,
         request_id: String::new(),
         revision: 0,
+        ..Default::default()
     }
 }
 

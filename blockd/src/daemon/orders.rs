@@ -130,6 +130,7 @@ mod tests {
             credential: vec![5; 32],
             create: true,
             remove_layers: vec!["0000000000000002".to_owned()],
+            ..Default::default()
         }
     }
 

@@ -109,6 +109,7 @@ impl Request {
             Opcode::Flush => Ok(Self::Flush),
             Opcode::Ping => Ok(Self::Ping),
             Opcode::FinishRebuild => Ok(Self::Tree(TreeRequest::FinishRebuild)),
+            Opcode::Expand | Opcode::RepairLayer => Err(malformed("not supported")),
             Opcode::Open | Opcode::Close => Err(malformed("out of place")),
         }
     }

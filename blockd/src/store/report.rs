@@ -71,6 +71,8 @@ impl Slot {
             used_bytes: replica.used_bytes(),
             layers: layers.iter().map(ToString::to_string).collect(),
             memory_lost: matches!(replica.memory(), Memory::Lost | Memory::Restarted),
+            size_bytes: replica.size().bytes(),
+            ..ReplicaReport::default()
         }
     }
 }
@@ -93,6 +95,7 @@ fn disk_report(root: &DiskRoot, replicas: Vec<ReplicaReport>) -> DiskReport {
         free_bytes: space.free_bytes,
         fault,
         replicas,
+        warning: String::new(),
     }
 }
 

@@ -69,6 +69,7 @@ fn report(config: &ControlConfig, status: &EngineStatus, seen_revision: u64) -> 
         message: status.message.clone(),
         seen_revision,
         hold_ms: u32::try_from(HOLD.as_millis()).unwrap_or(0),
+        ..v1::EngineReport::default()
     }
 }
 

@@ -156,6 +156,7 @@ fn task(message: v1::EngineTask) -> Result<Task, OrdersError> {
             to: id("to_layer of a revert", &revert.to_layer)?,
             new_head: id("new_head_layer of a revert", &revert.new_head_layer)?,
         },
+        Kind::Expand(_) => return Err(OrdersError::Task(message.id)),
     };
     Ok(Task {
         id: TaskId(message.id),
@@ -180,6 +181,7 @@ mod tests {
                 address: "127.0.0.1:9700".to_owned(),
                 socket: "/run/block".to_owned(),
                 mode: v1::ReplicaMode::InSync.into(),
+                ..Default::default()
             }],
             credential: vec![7; 32],
             tasks: vec![v1::EngineTask {
@@ -188,10 +190,12 @@ mod tests {
                     snapshot_id: format!("{:032x}", 6),
                     head_layer: format!("{:016x}", 5),
                     new_head_layer: format!("{:016x}", 6),
+                    ..Default::default()
                 })),
             }],
             volume_name: "data".to_owned(),
             iqn: "iqn.2026-01.example:data".to_owned(),
+            ..Default::default()
         }
     }
 

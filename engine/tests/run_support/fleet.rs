@@ -250,6 +250,7 @@ pub fn add_replica(orders: &mut v1::EngineOrders, blockd: &super::blockd::FakeBl
         address: blockd.address.to_string(),
         socket: String::new(),
         mode: v1::ReplicaMode::InSync.into(),
+        ..Default::default()
     });
 }
 
@@ -266,5 +267,6 @@ pub fn orders(volume: ankole_proto::VolumeId, epoch: u64) -> v1::EngineOrders {
         tasks: Vec::new(),
         volume_name: "data".to_owned(),
         iqn: "iqn.2026-01.io.ankole:data".to_owned(),
+        ..Default::default()
     }
 }

@@ -44,6 +44,7 @@ pub fn blockd_orders(state: &State, node: &NodeName) -> rpc::BlockdOrders {
                         } else {
                             Vec::new()
                         },
+                        ..Default::default()
                     });
                 }
             }
@@ -122,6 +123,7 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
                 ReplicaMode::InSync => rpc::ReplicaMode::InSync.into(),
                 _ => rpc::ReplicaMode::Rebuilding.into(),
             },
+            ..Default::default()
         });
     }
     rpc::EngineOrders {
@@ -135,6 +137,7 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
         tasks: first_task(state, volume).into_iter().collect(),
         volume_name: volume.name.clone(),
         iqn: iqn(volume.id),
+        ..Default::default()
     }
 }
 
@@ -153,6 +156,7 @@ fn first_task(state: &State, volume: &Volume) -> Option<rpc::EngineTask> {
             snapshot_id: snapshot.to_string(),
             head_layer: volume.head.to_string(),
             new_head_layer: new_head.to_string(),
+            ..Default::default()
         }),
         TaskKind::Revert(snapshot) => rpc::engine_task::Task::Revert(rpc::RevertTask {
             to_layer: state.snapshots().get(&snapshot)?.layer?.to_string(),

@@ -60,6 +60,7 @@ impl Leader {
                 free_bytes: 90 << 30,
                 fault: String::new(),
                 replicas,
+                ..Default::default()
             }],
             ..Default::default()
         };

@@ -1,4 +1,4 @@
-//! Bodies of the operations that order I/O: Open, Seal, Revert. All fields little-endian.
+//! Bodies of the operations that order I/O: Open, Seal, Revert, Expand. All fields little-endian.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -51,7 +51,8 @@ pub struct OpenRequest {
     pub replica: ReplicaId,
     /// Of the engine; older ones are refused from here on.
     pub epoch: Epoch,
-    /// The size the engine serves; a replica of another size refuses.
+    /// The size the engine serves. A replica may be larger, when an expansion was under way, or
+    /// smaller, when it missed one: [`Opened::size`] tells.
     pub size: VolumeSize,
     /// The volume's secret.
     pub credential: Credential,
@@ -354,5 +355,36 @@ impl Revert {
     pub fn decode(payload: &[u8]) -> Result<Self, BodyError> {
         let (to, new_head) = decode_pair("Revert", payload)?;
         Ok(Self { to, new_head })
+    }
+}
+
+/// Grows the replica to this size. Repeated after it was done, or asked of a larger one, it answers
+/// as the first time; nothing ever shrinks.
+///
+/// ```text
+///  0  u64  volume bytes
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expand {
+    /// To be had at least.
+    pub size: VolumeSize,
+}
+
+impl Expand {
+    /// The bytes on the wire.
+    pub fn encode(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.size.bytes().to_le_bytes())
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`] when it is not one.
+    pub fn decode(mut payload: &[u8]) -> Result<Self, BodyError> {
+        expect_bytes("Expand", payload, 8)?;
+        let size = VolumeSize::from_bytes(payload.get_u64_le())
+            .map_err(|_| malformed("Expand", "no volume size"))?;
+        Ok(Self { size })
     }
 }

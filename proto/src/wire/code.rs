@@ -40,11 +40,18 @@ pub enum Opcode {
     BeginRebuild = 14,
     /// Syncs everything and marks the replica complete, durably.
     FinishRebuild = 15,
+    /// Makes the replica at least as large as asked, durably; what is new reads as zeros. Body:
+    /// [`super::body::Expand`].
+    Expand = 16,
+    /// Writes blocks of one layer of a healthy replica anew where the stored ones do not match
+    /// their checksums or cannot be read; the others are left alone. The extent lies in one chunk.
+    /// Body: [`super::rebuild::WriteLayer`] with the state that a healthy replica has there.
+    RepairLayer = 17,
 }
 
 impl Opcode {
     /// Every operation, in code order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Open,
         Self::Read,
         Self::Write,
@@ -60,6 +67,8 @@ impl Opcode {
         Self::Ping,
         Self::BeginRebuild,
         Self::FinishRebuild,
+        Self::Expand,
+        Self::RepairLayer,
     ];
 
     /// The operation with this code.
@@ -89,7 +98,7 @@ pub enum ErrorCode {
     BadCredential = 2,
     /// This blockd has no such replica.
     NoSuchReplica = 3,
-    /// The replica is of another volume, or of another size.
+    /// The replica is of another volume.
     WrongVolume = 4,
     /// A request before Open, after Close, or a second Open.
     NotOpen = 5,
@@ -97,8 +106,8 @@ pub enum ErrorCode {
     OutOfRange = 6,
     /// The disk is full. Nothing was changed; reads and overwrites go on.
     NoSpace = 8,
-    /// A block did not match its checksum: `offset` is that block's. Read it from another replica
-    /// (INV-13).
+    /// A block did not match its checksum: `offset` is that block's, `sequence` its layer's. Read it
+    /// from another replica and repair it (INV-13).
     Checksum = 9,
     /// The disk refused; the replica is faulted.
     Io = 10,

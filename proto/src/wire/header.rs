@@ -8,7 +8,7 @@ pub const HEADER_BYTES: usize = 64;
 /// The first four bytes of every frame: "ANKB".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"ANKB");
 /// The protocol's version.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bits of a header's `flags`. Unknown bits are refused.
 pub mod flags {
@@ -47,7 +47,8 @@ pub struct Header {
     /// Bytes behind the header.
     pub payload_bytes: u32,
     /// Place of a mutation in its engine's order; 0 for other requests. In a reply with
-    /// `ErrorCode::Fenced`, the epoch that the replica obeys.
+    /// `ErrorCode::Fenced`, the epoch that the replica obeys; with `ErrorCode::Checksum`, the layer of
+    /// the bad block.
     pub sequence: u64,
     /// Every mutation up to this sequence number is complete on all replicas.
     pub watermark: u64,

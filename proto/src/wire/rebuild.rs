@@ -6,8 +6,8 @@ use super::body::{
     BodyError, LayerLink, SEALED_LAYERS_MAX, expect_bytes, layer, malformed, put_layers,
     take_layers,
 };
-use crate::LayerId;
 use crate::geometry::{BLOCK_BYTES, CHUNK_BLOCKS};
+use crate::{LayerId, VolumeSize};
 
 const BITMAP_BYTES: usize = 64;
 const _: () = assert!(BITMAP_BYTES as u64 * 8 == CHUNK_BLOCKS);
@@ -248,15 +248,18 @@ impl WriteLayer {
 
 /// The tree that a rebuilding replica is to have. Layers it has and that are not listed are
 /// removed, missing ones are created empty, a layer that is sealed in one and head in the other
-/// changes its role.
+/// changes its role. A replica that is smaller than the volume grows.
 ///
 /// ```text
-///  0  u64  head     8  u16  layers L     10  6 bytes, zero     16  L × { u64 layer, u64 parent }
+///  0  u64  head     8  u64  volume bytes     16  u16  layers L     18  6 bytes, zero
+/// 24  L × { u64 layer, u64 parent }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BeginRebuild {
     /// The writable layer.
     pub head: LayerId,
+    /// The volume's size; a larger replica stays as it is.
+    pub size: VolumeSize,
     /// Every layer, the head among them, a parent before its children.
     pub layers: Vec<LayerLink>,
 }
@@ -273,8 +276,9 @@ impl BeginRebuild {
             "{} layers",
             self.layers.len()
         );
-        let mut out = BytesMut::with_capacity(16 + 16 * self.layers.len());
+        let mut out = BytesMut::with_capacity(24 + 16 * self.layers.len());
         out.put_u64_le(self.head.raw());
+        out.put_u64_le(self.size.bytes());
         out.put_u16_le(u16::try_from(self.layers.len()).unwrap_or(u16::MAX));
         out.put_bytes(0, 6);
         put_layers(&mut out, &self.layers);
@@ -288,10 +292,12 @@ impl BeginRebuild {
     /// [`BodyError`] when it is not one.
     pub fn decode(mut payload: &[u8]) -> Result<Self, BodyError> {
         const NAME: &str = "BeginRebuild";
-        if payload.len() < 16 {
+        if payload.len() < 24 {
             return Err(malformed(NAME, "wrong length"));
         }
         let head = layer(NAME, payload.get_u64_le())?;
+        let size = VolumeSize::from_bytes(payload.get_u64_le())
+            .map_err(|_| malformed(NAME, "no volume size"))?;
         let count = usize::from(payload.get_u16_le());
         payload.advance(6);
         if count > SEALED_LAYERS_MAX + 1 {
@@ -300,6 +306,7 @@ impl BeginRebuild {
         expect_bytes(NAME, payload, 16 * count)?;
         Ok(Self {
             head,
+            size,
             layers: take_layers(NAME, &mut payload, count)?,
         })
     }

@@ -1,7 +1,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
-use super::body::{InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal};
+use super::body::{Expand, InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal};
 use super::rebuild::{BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, WriteLayer};
 use super::*;
 use crate::{Credential, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize};
@@ -29,7 +29,7 @@ fn a_write_header_has_these_bytes() {
         hex(&header.encode()),
         concat!(
             "414e4b42",
-            "01",
+            "02",
             "03",
             "0200",
             "0403020100000000",
@@ -164,12 +164,24 @@ fn layer_bodies_read_back() {
     assert!(ChunkDigest::decode(&both.encode()).is_err());
     let begin = BeginRebuild {
         head: layer(9),
+        size: VolumeSize::from_bytes(1 << 30).unwrap(),
         layers: vec![LayerLink {
             layer: layer(9),
             parent: None,
         }],
     };
     assert_eq!(BeginRebuild::decode(&begin.encode()), Ok(begin));
+}
+
+#[test]
+fn an_expand_body_has_these_bytes() {
+    let expand = Expand {
+        size: VolumeSize::from_bytes(2 << 30).unwrap(),
+    };
+    assert_eq!(hex(&expand.encode()), "0000008000000000");
+    assert_eq!(Expand::decode(&expand.encode()), Ok(expand));
+    assert!(Expand::decode(&[0; 8]).is_err());
+    assert!(Expand::decode(&[0; 9]).is_err());
 }
 
 #[test]

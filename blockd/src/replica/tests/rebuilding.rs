@@ -21,6 +21,7 @@ fn chunks() -> [Extent; 2] {
 fn begin(source: &Rig<SimDisk>, target: &mut Rig<SimDisk>) {
     let body = BeginRebuild {
         head: source.replica.head(),
+        size: source.replica.size(),
         layers: source.replica.layers(),
     };
     target.replica.begin_rebuild(target.epoch, &body).unwrap();

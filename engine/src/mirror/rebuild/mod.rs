@@ -156,6 +156,7 @@ impl Mirror {
         }
         let body = BeginRebuild {
             head: self.head,
+            size: self.orders.size,
             layers: source.tree.clone(),
         };
         let rate = self.config.limits.rebuild_bytes_per_second;

@@ -235,7 +235,7 @@ impl FakeReplica {
             Opcode::Digest | Opcode::ReadLayer | Opcode::WriteLayer => {
                 return self.layer_operation(frame, extent);
             }
-            Opcode::Ping | Opcode::Open => {}
+            Opcode::Ping | Opcode::Open | Opcode::Expand | Opcode::RepairLayer => {}
         }
         Ok(Bytes::new())
     }

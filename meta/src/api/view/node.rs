@@ -113,6 +113,7 @@ fn disks(state: &State, observed: &Observed, name: &NodeName) -> Vec<rpc::Disk> 
                 free_bytes: live.map_or(0, |disk| disk.free_bytes),
                 replicas: replicas_on(state, name, id),
                 fault: live.map_or_else(|| fault.to_owned(), |disk| disk.fault.clone()),
+                ..Default::default()
             }
         })
         .collect()

@@ -74,6 +74,7 @@ pub(in crate::api) fn volume(
         created_at_ms: volume.created_at_ms,
         used_bytes: teller.used_bytes(),
         initiators: initiators(observed, now, volume),
+        ..Default::default()
     }
 }
 
@@ -175,6 +176,7 @@ impl Teller<'_> {
             message: self.replica_message(id, replica),
             used_bytes,
             rebuild: engine.and_then(|engine| engine.rebuilds.get(&id).copied()),
+            ..Default::default()
         }
     }
 

@@ -162,5 +162,6 @@ pub(crate) fn snapshot_view(state: &State, snapshot: &super::Snapshot) -> rpc::S
         created_at_ms: record.created_at_ms,
         size_bytes: record.size_bytes,
         message: message.to_owned(),
+        ..Default::default()
     }
 }
