@@ -174,6 +174,7 @@ impl Leader {
                 })
                 .collect(),
             credential: vec![7; 32],
+            ..Default::default()
         }));
         leader.report();
         leader.settle();
@@ -189,7 +190,7 @@ impl Leader {
             volume_id: volume_id.clone(),
             node: "n1".into(),
             port: 4000,
-            revision: 0,
+            ..Default::default()
         }));
         leader.act(Command::GrantEpoch(rpc::GrantEpochCommand {
             volume_id,
