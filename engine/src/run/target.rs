@@ -101,7 +101,8 @@ impl TargetServer {
         let identity = Identity::new(spec.volume, spec.iqn, REVISION);
         let mut unit = LogicalUnit::new(identity, spec.orders.size, true);
         restore(&mut unit, held);
-        let portal = Portal::new(target, Rc::new(RefCell::new(unit)), submissions);
+        let unit = Rc::new(RefCell::new(unit));
+        let portal = Portal::new(target, unit, submissions.clone(), submissions);
         let initiators = Rc::new(Cell::new(0));
         let (count, events) = (Rc::clone(&initiators), Rc::clone(&inbox));
         portal.on_initiators(move |logged_in| {
@@ -182,9 +183,7 @@ impl TargetServer {
 fn restore(unit: &mut LogicalUnit, held: &HeldDirectory) {
     let restored = match held.reservations() {
         Ok(None) => return,
-        Ok(Some(bytes)) => unit
-            .restore_reservations(&bytes)
-            .map_err(|error| error.to_string()),
+        Ok(Some(bytes)) => unit.restore(&bytes).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = restored {
