@@ -43,6 +43,9 @@ pub struct Limits {
     /// How long an operation may make no progress before it fails with `Unavailable`. Below the 30
     /// seconds after which Linux aborts a SCSI command.
     pub hold_limit: Duration,
+    /// How long mutations wait for the other volumes of a group that is sealed as one cut. Below
+    /// the hold limit, so that no operation fails for a snapshot.
+    pub group_hold_limit: Duration,
     /// The pause before the managers are asked again.
     pub record_pause: Duration,
     /// How long a stop waits for operations in flight.
@@ -76,6 +79,7 @@ impl Default for Limits {
             reconnect_pause: Duration::from_millis(50),
             reconnect_pause_max: Duration::from_secs(1),
             hold_limit: Duration::from_secs(20),
+            group_hold_limit: Duration::from_secs(10),
             record_pause: Duration::from_millis(500),
             stop_deadline: Duration::from_secs(10),
             lease: Duration::from_millis(LEASE_MS as u64),

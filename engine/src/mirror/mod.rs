@@ -81,6 +81,8 @@ pub struct Mirror {
     task: Option<ActiveTask>,
     /// Acknowledged writes may be gone, and no flush has told so yet.
     untold_loss: bool,
+    /// A replica was chosen that may have lost what was acknowledged.
+    unflushed_lost: bool,
     initiators: u32,
     /// When the last step was.
     now: Moment,
@@ -135,6 +137,7 @@ impl Mirror {
             stalls: VecDeque::new(),
             task: None,
             untold_loss: false,
+            unflushed_lost: false,
             initiators: 0,
             now: Moment::default(),
             excused_until: Moment::default(),

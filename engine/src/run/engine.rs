@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use ankole_proto::NodeName;
+use ankole_proto::{NodeName, VolumeSize};
 
 use super::inbox::Inbox;
 use super::submissions::Submissions;
@@ -36,6 +36,8 @@ pub(super) struct Engine {
 pub(super) struct News {
     /// Initiators may come in.
     pub(super) serve: bool,
+    /// The volume has grown to this size.
+    pub(super) resized: Option<VolumeSize>,
     /// Nothing is left to do.
     pub(super) stopped: Option<StopReason>,
 }
@@ -151,6 +153,10 @@ impl Engine {
             }
             Effect::Record(record) => self.record(record),
             Effect::Serve => self.news.serve = true,
+            Effect::Resized(size) => {
+                tracing::info!(%size, "the volume has grown");
+                self.news.resized = Some(size);
+            }
             Effect::Stopped(reason) => self.news.stopped = Some(reason),
         }
     }

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use ankole_proto::geometry::CHUNK_BLOCKS;
-use ankole_proto::wire::body::{InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal};
+use ankole_proto::wire::body::{
+    Expand, InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal,
+};
 use ankole_proto::wire::rebuild::{
     BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, LayerOf, WriteLayer,
 };
@@ -34,7 +36,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct FakeReplica {
     pub(super) id: ReplicaId,
-    size: VolumeSize,
+    pub(super) size: VolumeSize,
     pub(super) epoch: Epoch,
     pub(super) store: Store,
     /// What a power cut leaves.
@@ -235,7 +237,11 @@ impl FakeReplica {
             Opcode::Digest | Opcode::ReadLayer | Opcode::WriteLayer => {
                 return self.layer_operation(frame, extent);
             }
-            Opcode::Ping | Opcode::Open | Opcode::Expand | Opcode::RepairLayer => {}
+            Opcode::Expand => {
+                let Expand { size } = Expand::decode(&frame.payload).unwrap();
+                self.size = self.size.max(size);
+            }
+            Opcode::Ping | Opcode::Open | Opcode::RepairLayer => {}
         }
         Ok(Bytes::new())
     }
@@ -265,6 +271,7 @@ impl FakeReplica {
 
     fn begin_rebuild(&mut self, payload: &[u8]) {
         let begin = BeginRebuild::decode(payload).unwrap();
+        self.size = self.size.max(begin.size);
         let mut layers = BTreeMap::new();
         for link in begin.layers {
             let known = self.store.layers.remove(&link.layer);
