@@ -10,11 +10,11 @@ use super::{Replica, Session, State};
 use crate::disk::Disk;
 use crate::layer::MapRecord;
 
-/// Whether an error says that the disk is full.
+/// Whether an error says that the disk is full, or holds no file that long.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
 }
 

@@ -37,6 +37,17 @@ impl Dirty {
         }
     }
 
+    /// Of a head that a process left without closing it: what it wrote may be in the page cache
+    /// only, and the next flush has to cover it (INV-5).
+    pub(super) fn left_behind() -> Self {
+        Self {
+            data_changes: 1,
+            map_changes: 1,
+            sum_changes: 1,
+            ..Self::default()
+        }
+    }
+
     /// Everything is durable.
     fn all_synced(&mut self) {
         self.data_synced = self.data_changes;
@@ -219,6 +230,12 @@ impl<D: Disk> Replica<D> {
 
     /// Makes all of the head durable, sums and holes too.
     pub(super) fn sync_head(&mut self) -> Result<(), Medium> {
+        if self.files.head().size != self.size
+            && let Err(error) = self.files.grow_head(self.size)
+        {
+            // An expansion did not come to its end; a sealed layer's files must have their length.
+            return Err(self.failed_for_good("cutting the head", error));
+        }
         let files = self.files.head().clone();
         let sync = |files: &[&D::File]| files.iter().try_for_each(|file| file.sync());
         if let Err(error) = sync(&[&files.sums, &files.image, &files.map]) {

@@ -29,6 +29,12 @@ impl Index {
         }
     }
 
+    /// Makes room for a larger volume, whose new blocks are holes.
+    pub(super) fn grow(&mut self, size: VolumeSize) {
+        let blocks = usize::try_from(size.blocks()).unwrap_or(usize::MAX);
+        self.blocks.resize(blocks.max(self.blocks.len()), HOLE);
+    }
+
     /// Forgets where the blocks are, not how many each layer holds.
     pub(super) fn clear_blocks(&mut self) {
         self.blocks.fill(HOLE);

@@ -14,11 +14,12 @@ use ankole_proto::wire::body::LayerLink;
 use ankole_proto::{Credential, Sequence, VolumeSize};
 
 use crate::disk::Disk;
-use crate::layer::{Lengths, Tree};
+use crate::layer::Tree;
 
 mod access;
 mod create;
 mod descriptor;
+mod expand;
 mod fault;
 mod flush;
 mod index;
@@ -121,7 +122,6 @@ pub struct Replica<D: Disk> {
     credential: Credential,
     tree: Tree,
     size: VolumeSize,
-    lengths: Lengths,
     state: State,
     session: Session,
     allocation: Allocation,
