@@ -36,6 +36,7 @@ impl<D: Disk> Replica<D> {
         self.commit(next)?;
         self.size = size;
         self.index.grow(size);
+        self.chunks.grow(size);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ankole_proto::{ChunkNumber, LayerId};
 
+use super::chunk_cache::{CacheBudget, ChunkCache};
 use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Stop, StoredState};
 use super::flush::Dirty;
 use super::index::Index;
@@ -207,12 +208,14 @@ impl<D: Disk> Replica<D> {
             session: Session::Closed,
             allocation: Allocation::Allowed,
             index,
+            chunks: ChunkCache::new(size, &CacheBudget::of(CacheBudget::DEFAULT_BYTES)),
             dirty,
             vacated: Vacated::default(),
             merge: None,
             settle: None,
             resummed_blocks: 0,
             sums: Vec::new(),
+            block_sums: Vec::new(),
         };
         replica.mark_unsettled().map_err(|error| LoadError::Io {
             file: directory.join(FILE_NAME).display().to_string(),

@@ -17,6 +17,7 @@ use crate::disk::Disk;
 use crate::layer::Tree;
 
 mod access;
+mod chunk_cache;
 mod create;
 mod descriptor;
 mod expand;
@@ -35,6 +36,7 @@ mod recover;
 pub mod refusal;
 mod settle;
 mod snapshot;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod tree_change;
@@ -42,6 +44,7 @@ mod unmap;
 mod vacated;
 mod write;
 
+pub use chunk_cache::CacheBudget;
 pub use create::{CreateError, ReplicaSpec, create, destroy};
 pub use descriptor::{Stop, StoredState};
 pub use flush::FlushPlan;
@@ -129,6 +132,7 @@ pub struct Replica<D: Disk> {
     /// The present boot of the host; empty when it was not told.
     boot: String,
     index: index::Index,
+    chunks: chunk_cache::ChunkCache,
     files: open_files::OpenFiles<D>,
     dirty: flush::Dirty,
     vacated: vacated::Vacated,
@@ -137,6 +141,8 @@ pub struct Replica<D: Disk> {
     resummed_blocks: u64,
     /// Reused between calls: sums of a run.
     sums: Vec<u8>,
+    /// Reused between calls: sums of what is written.
+    block_sums: Vec<u32>,
 }
 
 impl<D: Disk> std::fmt::Debug for Replica<D> {

@@ -140,6 +140,7 @@ impl<D: Disk> Replica<D> {
                 "data does not match the present blocks",
             ));
         }
+        self.forget_chunk(chunk)?;
         let old = self.record(layer, chunk)?;
         let mut new = old;
         for block in extent.blocks() {

@@ -37,6 +37,7 @@ impl<D: Disk> Replica<D> {
     /// Begins to write to another head, whose files are empty or synced.
     pub(super) fn enter_head(&mut self, files: LayerFiles<D::File>) {
         self.files.replace_head(files);
+        self.chunks.next_head();
         self.vacated.clear();
         // Plans go on counting, so that one made before is not taken for one of this head.
         self.dirty = Dirty::after(self.dirty.plans);
@@ -59,6 +60,7 @@ impl<D: Disk> Replica<D> {
     /// Reads the maps of the chain anew.
     pub(super) fn rebuild_index(&mut self) -> Result<(), Medium> {
         self.index.clear_blocks();
+        self.chunks.clear();
         let chain = self.tree.chain();
         let branches: Vec<LayerId> = self
             .tree
