@@ -62,22 +62,25 @@ impl<D: Disk> Replica<D> {
         let mut differing = Vec::new();
         let mut blocks = data.chunks_exact(crate::layer::BLOCK);
         for (chunk, part) in by_chunk(run) {
-            let known = |page: &super::chunk_cache::Page| {
-                (0..part.count)
-                    .all(|step| page.sum(part.first.in_chunk() + step as usize).is_some())
-            };
-            if !self.chunks.page_mut(chunk).is_some_and(|page| known(page)) {
-                self.learn_sums(slot, chunk)?;
-            }
-            let page = self.chunks.page(chunk);
+            let mut learned = false;
             for (number, block) in (part.first.raw()..part.end()).zip(&mut blocks) {
                 let (number, sum) = (BlockNumber::from_raw(number), crc32c::crc32c(block));
-                if page.and_then(|page| page.sum(number.in_chunk())) != Some(sum) {
+                let mut known = self.known_sum(number);
+                if known.is_none() && !learned {
+                    self.learn_sums(slot, chunk)?;
+                    learned = true;
+                    known = self.known_sum(number);
+                }
+                if known != Some(sum) {
                     differing.push((number, sum));
                 }
             }
         }
         Ok(differing)
+    }
+
+    fn known_sum(&mut self, block: BlockNumber) -> Option<u32> {
+        self.chunks.page_mut(block.chunk())?.sum(block.in_chunk())
     }
 
     /// Reads the sums of a chunk's blocks that are in a slot.
