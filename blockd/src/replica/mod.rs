@@ -14,11 +14,13 @@ use ankole_proto::wire::body::LayerLink;
 use ankole_proto::{Credential, Sequence, VolumeSize};
 
 use crate::disk::Disk;
-use crate::layer::{Lengths, Tree};
+use crate::layer::Tree;
 
 mod access;
+mod chunk_cache;
 mod create;
 mod descriptor;
+mod expand;
 mod fault;
 mod flush;
 mod index;
@@ -34,6 +36,7 @@ mod recover;
 pub mod refusal;
 mod settle;
 mod snapshot;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod tree_change;
@@ -41,6 +44,7 @@ mod unmap;
 mod vacated;
 mod write;
 
+pub use chunk_cache::CacheBudget;
 pub use create::{CreateError, ReplicaSpec, create, destroy};
 pub use descriptor::{Stop, StoredState};
 pub use flush::FlushPlan;
@@ -121,7 +125,6 @@ pub struct Replica<D: Disk> {
     credential: Credential,
     tree: Tree,
     size: VolumeSize,
-    lengths: Lengths,
     state: State,
     session: Session,
     allocation: Allocation,
@@ -129,6 +132,7 @@ pub struct Replica<D: Disk> {
     /// The present boot of the host; empty when it was not told.
     boot: String,
     index: index::Index,
+    chunks: chunk_cache::ChunkCache,
     files: open_files::OpenFiles<D>,
     dirty: flush::Dirty,
     vacated: vacated::Vacated,
@@ -137,6 +141,8 @@ pub struct Replica<D: Disk> {
     resummed_blocks: u64,
     /// Reused between calls: sums of a run.
     sums: Vec<u8>,
+    /// Reused between calls: sums of what is written.
+    block_sums: Vec<u32>,
 }
 
 impl<D: Disk> std::fmt::Debug for Replica<D> {

@@ -106,8 +106,8 @@ pub enum OpenError {
     /// The request names another replica than this.
     #[error("this is another replica")]
     WrongReplica,
-    /// The request names another volume or size.
-    #[error("the replica is of another volume, or of another size")]
+    /// The request names another volume.
+    #[error("the replica is of another volume")]
     WrongVolume,
     /// The secret is not the replica's.
     #[error("wrong credential")]

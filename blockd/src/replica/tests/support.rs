@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ankole_proto::wire::body::{OpenRequest, Opened, Revert, Seal};
+use ankole_proto::wire::body::{Expand, OpenRequest, Opened, Revert, Seal};
 use ankole_proto::{Credential, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize};
 use bytes::BytesMut;
 
@@ -69,8 +69,8 @@ impl<D: Disk> Rig<D> {
     pub(super) fn load(disk: &D, blocks: u64, epoch: u64) -> Self {
         let replica = Replica::load(disk, directory()).unwrap();
         let mut rig = Self {
+            blocks: blocks.max(replica.size().blocks()),
             replica,
-            blocks,
             epoch: Epoch::from_raw(epoch),
             sequence: 0,
         };
@@ -124,6 +124,13 @@ impl<D: Disk> Rig<D> {
         let plan = self.replica.plan_flush(self.epoch)?;
         let result = plan.run();
         self.replica.finish_flush(plan, result)
+    }
+
+    pub(super) fn expand(&mut self, blocks: u64) -> Result<(), TreeError> {
+        let size = VolumeSize::from_bytes(blocks * BLOCK).unwrap();
+        self.replica.expand(self.epoch, Expand { size })?;
+        self.blocks = self.replica.size().blocks();
+        Ok(())
     }
 
     pub(super) fn seal(&mut self, new_head: u64) -> Result<(), TreeError> {
