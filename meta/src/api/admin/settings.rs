@@ -79,7 +79,7 @@ impl<S: Seat> Desk<S> {
                 .scrub_has_begun(volume)
                 .then(|| Ok(sight.tell(volume))),
         };
-        let otherwise = "not every replica has begun to be scrubbed; each will by itself";
+        let otherwise = "not every replica has begun to be scrubbed";
         self.effect_within(SCRUB_WAIT, otherwise, begun).await
     }
 }

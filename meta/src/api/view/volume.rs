@@ -250,7 +250,7 @@ impl Teller<'_> {
         let (live, wanted) = (self.volume.live().count(), self.volume.replica_count);
         if live < wanted as usize {
             parts.push(format!(
-                "{wanted} replicas are wanted and {live} have a place; add nodes or space"
+                "{wanted} replicas are wanted, and {live} placed: the next needs a node with room"
             ));
         }
         let waiting = self.volume.tasks.len();

@@ -12,6 +12,9 @@ use crate::state::{DAMAGES_MAX, Replica, ReplicaMode, Volume, record};
 /// everything.
 pub const SCRUB_INTERVAL_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
+/// How long a scrub keeps the next from being ordered: what hangs must not end all scrubbing.
+const SCRUB_PATIENCE_MS: u64 = 24 * 60 * 60 * 1000;
+
 impl View<'_> {
     pub(super) fn medium(self, commands: &mut Commands) {
         for volume in self.state.volumes().values() {
@@ -68,11 +71,9 @@ impl View<'_> {
     /// The volume that was not scrubbed for the longest time, when that is long, one at a time.
     fn periodic_scrub(self) -> Option<Command> {
         let volumes = self.state.volumes().values();
-        let mut scrubbed = volumes.filter(|volume| volume.in_mode(ReplicaMode::InSync).count() > 0);
-        let busy = scrubbed.clone().any(|volume| self.is_scrubbed(volume));
+        let busy = volumes.clone().any(|volume| self.is_scrubbed(volume));
         let last = |volume: &Volume| volume.scrub.asked_at_ms.max(volume.created_at_ms);
-        let due = scrubbed
-            .by_ref()
+        let due = volumes
             .filter(|volume| volume.may_be_scrubbed())
             .min_by_key(|volume| last(volume))
             .filter(|volume| self.now.wall_ms.saturating_sub(last(volume)) >= SCRUB_INTERVAL_MS)?;
@@ -84,14 +85,19 @@ impl View<'_> {
         })
     }
 
-    /// Whether a replica of the volume that reports is being scrubbed.
+    /// Whether a replica of the volume is being scrubbed, or is to begin. One that does not for too
+    /// long holds nobody up.
     fn is_scrubbed(self, volume: &Volume) -> bool {
-        volume.in_mode(ReplicaMode::InSync).any(|(id, replica)| {
-            match self.observed.sight(&replica.node, replica.disk, id) {
-                Sight::Stored(stored) => scrub_runs(stored),
-                _ => false,
-            }
-        })
+        let since_ms = self.now.wall_ms.saturating_sub(volume.scrub.asked_at_ms);
+        since_ms < SCRUB_PATIENCE_MS
+            && volume.in_mode(ReplicaMode::InSync).any(|(id, replica)| {
+                match self.observed.sight(&replica.node, replica.disk, id) {
+                    Sight::Stored(stored) => {
+                        scrub_runs(stored) || stored.scrub_request < volume.scrub.request
+                    }
+                    _ => false,
+                }
+            })
     }
 }
 
