@@ -135,19 +135,19 @@ fn a_node_takes_two_rebuilds_at_a_time() {
     }
     let report = |leader: &mut Leader| {
         for node in 1..=2_u128 {
-            let all = (1..=4).map(|volume| stored(10 * volume + node, &[volume as u64]));
+            let all = (1..=4).map(|layer| stored(10 * u128::from(layer) + node, &[layer]));
             leader.blockd(&format!("n{node}"), all.collect());
         }
         leader.blockd("n3", vec![stored(13, &[1])]);
     };
     report(&mut leader);
     leader.settle();
-    for volume in 2..=4_u128 {
+    for (volume, port) in [(2, 4002), (3, 4003), (4, 4004)] {
         let volume_id = VolumeId::from_bits(volume).to_string();
         leader.act(Command::AttachVolume(rpc::AttachVolumeCommand {
             volume_id: volume_id.clone(),
             node: "n1".into(),
-            port: 4000 + volume as u32,
+            port,
             ..Default::default()
         }));
         leader.act(Command::GrantEpoch(rpc::GrantEpochCommand {
