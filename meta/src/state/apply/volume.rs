@@ -61,6 +61,7 @@ impl Apply<'_> {
             port: 0,
             worker: None,
             epoch: Epoch::ZERO,
+            restart_epoch: Epoch::ZERO,
             replicas,
             head,
             layers: BTreeMap::from([(head, None)]),
