@@ -21,6 +21,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Cluster {
     directory: PathBuf,
     base_port: u16,
+    forwarded_from: Option<u16>,
     managers: Vec<String>,
 }
 
@@ -39,12 +40,31 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
 impl Cluster {
     /// Starts a cluster in this folder, or what of it does not run.
     pub fn up(directory: &Path, base_port: u16) -> anyhow::Result<Self> {
+        Self::up_as(directory, base_port, None)
+    }
+
+    /// The same, with every connection between its processes going through ports that the caller
+    /// forwards: see `ankole dev up --forwarded-from`.
+    pub fn up_forwarded(
+        directory: &Path,
+        base_port: u16,
+        forwarded_from: u16,
+    ) -> anyhow::Result<Self> {
+        Self::up_as(directory, base_port, Some(forwarded_from))
+    }
+
+    fn up_as(
+        directory: &Path,
+        base_port: u16,
+        forwarded_from: Option<u16>,
+    ) -> anyhow::Result<Self> {
         let managers = (0..3)
             .map(|index| format!("127.0.0.1:{}", base_port + index))
             .collect();
         let cluster = Self {
             directory: directory.to_owned(),
             base_port,
+            forwarded_from,
             managers,
         };
         if let Err(error) = cluster.start_missing() {
@@ -57,8 +77,13 @@ impl Cluster {
 
     /// Starts those of its processes that do not run.
     pub fn start_missing(&self) -> anyhow::Result<()> {
-        self.dev(&["up"], &["--base-port", &self.base_port.to_string()])
-            .map(drop)
+        let base_port = self.base_port.to_string();
+        let mut rest = vec!["--base-port", &base_port];
+        let forwarded_from = self.forwarded_from.map(|port| port.to_string());
+        if let Some(port) = &forwarded_from {
+            rest.extend(["--forwarded-from", port]);
+        }
+        self.dev(&["up"], &rest).map(drop)
     }
 
     /// Stops every process.
