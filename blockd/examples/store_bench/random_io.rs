@@ -121,15 +121,13 @@ impl Bench {
     pub(crate) fn reads(&mut self) -> anyhow::Result<Vec<Row>> {
         let blocks = self.blocks();
         let acts: (Act<Store>, Act<Plain>) = (Store::read, Plain::read);
-        Ok(vec![
-            self.compare(
-                "read, from the disk",
-                WAITING_OPERATIONS,
-                blocks,
-                Self::forget,
-                acts,
-            )?,
-        ])
+        Ok(vec![self.compare(
+            "read, from the disk",
+            WAITING_OPERATIONS,
+            blocks,
+            Self::forget,
+            acts,
+        )?])
     }
 
     pub(crate) fn writes(&mut self) -> anyhow::Result<Vec<Row>> {
