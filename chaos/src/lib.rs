@@ -15,4 +15,5 @@ pub mod demo;
 pub mod initiator;
 pub mod live;
 pub mod load;
+pub mod proxy;
 pub mod sim;

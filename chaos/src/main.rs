@@ -66,14 +66,7 @@ enum Command {
         seed: Option<u64>,
     },
     /// Measure a volume beside stock tgt on a plain file, in the same run.
-    Bench {
-        /// For each case and side.
-        #[arg(long, default_value_t = 5)]
-        seconds: u64,
-        /// Everything measured, for programs.
-        #[arg(long)]
-        json: bool,
-    },
+    Bench(bench::BenchArgs),
     /// Show that a replicated volume survives what it promises to survive.
     Demo {
         /// Where the cluster's data goes. Default: a new folder, removed afterwards.
@@ -233,7 +226,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
             println!("{passed} passed, {failed} failed");
             Ok(failed == 0)
         }
-        Command::Bench { seconds, json } => bench::run(seconds, json).map(|()| true),
+        Command::Bench(args) => bench::run(&args).map(|()| true),
         Command::Demo { directory } => demo::run(directory.as_deref()).map(|()| true),
     }
 }

@@ -200,7 +200,16 @@ pub(crate) enum ClusterCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevCommand {
     /// Start the cluster, or those of its processes that do not run.
-    Up(DevPlace),
+    Up {
+        #[command(flatten)]
+        place: DevPlace,
+        /// Have every process reached through a forwarder that you run, for trying out bad
+        /// networks: managers are told to be at 3 ports from here, blockds at 3 from here + 10;
+        /// the blockds' managers are sought at 9 ports from here + 20, the agent's at 3 from
+        /// here + 30; and no unix socket is used. Fixed when the cluster is first started.
+        #[arg(long)]
+        forwarded_from: Option<u16>,
+    },
     /// Stop every process; the data stays.
     Down {
         #[command(flatten)]

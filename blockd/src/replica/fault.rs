@@ -79,6 +79,7 @@ impl<D: Disk> Replica<D> {
         self.state = State::Faulted { reason };
         self.merge = None;
         self.settle = None;
+        self.privacy.abandon();
     }
 
     /// Makes this description durable, then obeys it.

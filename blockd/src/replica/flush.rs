@@ -178,6 +178,7 @@ impl<D: Disk> Replica<D> {
             if let Some(merge) = &mut self.merge {
                 merge.synced(plan.number);
             }
+            self.privacy.synced(plan.number);
             return Ok(());
         }
         if plan.head != self.tree.head() {

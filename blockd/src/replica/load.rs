@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use ankole_proto::{ChunkNumber, LayerId};
 
 use super::chunk_cache::{CacheBudget, ChunkCache};
+use super::damages::Damages;
 use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Stop, StoredState};
 use super::flush::Dirty;
 use super::index::Index;
 use super::memory::Recollection;
 use super::open_files::OpenFiles;
+use super::private::{Privacy, is_left_behind};
 use super::recover::recover_layer;
 use super::vacated::Vacated;
 use super::{Allocation, Replica, Session, State};
@@ -152,7 +154,7 @@ fn remove_strays<D: Disk>(disk: &D, directory: &Path, tree: &Tree) -> Result<(),
             let ours = Part::ALL.iter().any(|part| part.extension() == end);
             id.parse::<LayerId>().ok().filter(|_| ours)
         });
-        if of_layer.is_some_and(|layer| !tree.contains(layer)) {
+        if of_layer.is_some_and(|layer| !tree.contains(layer)) || is_left_behind(&name) {
             let path = layers.join(name);
             disk.remove_file(&path)
                 .map_err(|error| file_error(&path, error))?;
@@ -213,6 +215,8 @@ impl<D: Disk> Replica<D> {
             vacated: Vacated::default(),
             merge: None,
             settle: None,
+            privacy: Privacy::new(),
+            damages: Damages::default(),
             resummed_blocks: 0,
             sums: Vec::new(),
             block_sums: Vec::new(),

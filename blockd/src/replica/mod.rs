@@ -18,7 +18,9 @@ use crate::layer::Tree;
 
 mod access;
 mod chunk_cache;
+mod clone;
 mod create;
+mod damages;
 mod descriptor;
 mod expand;
 mod fault;
@@ -30,6 +32,7 @@ mod merge;
 mod offline;
 mod open;
 mod open_files;
+mod private;
 mod read;
 mod rebuild;
 mod recover;
@@ -45,6 +48,7 @@ mod vacated;
 mod write;
 
 pub use chunk_cache::CacheBudget;
+pub use clone::{CloneError, CloneSpec};
 pub use create::{CreateError, ReplicaSpec, create, destroy};
 pub use descriptor::{Stop, StoredState};
 pub use flush::FlushPlan;
@@ -138,6 +142,8 @@ pub struct Replica<D: Disk> {
     vacated: vacated::Vacated,
     merge: Option<merge::Merge>,
     settle: Option<settle::Settle>,
+    privacy: private::Privacy<D>,
+    damages: damages::Damages,
     resummed_blocks: u64,
     /// Reused between calls: sums of a run.
     sums: Vec<u8>,

@@ -140,6 +140,7 @@ impl<D: Disk> Replica<D> {
                 "data does not match the present blocks",
             ));
         }
+        self.make_private(layer)?;
         self.forget_chunk(chunk)?;
         let old = self.record(layer, chunk)?;
         let mut new = old;
@@ -159,6 +160,7 @@ impl<D: Disk> Replica<D> {
         self.index.count(layer, before as u64, after as u64);
         self.drop_absent(layer, &old, &new, extent)?;
         self.look_up_again(chunk, extent)?;
+        self.damages.mend(layer, extent.blocks());
         Ok(())
     }
 
@@ -265,6 +267,11 @@ impl<D: Disk> Replica<D> {
             .layers()
             .filter(|layer| !tree.contains(*layer))
             .collect();
+        self.privacy.abandon();
+        if self.tree.contains(tree.head()) {
+            // It was sealed here, and may be shared.
+            self.make_private(tree.head())?;
+        }
         let mut next = self.descriptor.clone();
         next.set_tree(&tree);
         let mut head = match self.files.of(&self.disk, tree.head()) {

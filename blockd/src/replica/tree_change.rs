@@ -49,6 +49,8 @@ impl<D: Disk> Replica<D> {
     /// now is removed when the replica is loaded.
     pub(super) fn remove_files(&mut self, layer: LayerId) {
         self.files.remove(layer);
+        self.privacy.forget(layer);
+        self.damages.forget_layer(layer);
         self.index.remove_layer(layer);
         for part in Part::ALL {
             let _ = self

@@ -63,6 +63,10 @@ pub struct Limits {
     pub rebuild_bytes_per_second: u64,
     /// The pause after which a rebuild that failed at its target begins again.
     pub rebuild_pause: Duration,
+    /// Damaged blocks that are rewritten at a time, of all replicas.
+    pub repairs_max: usize,
+    /// The pause before the repair of a block that could not be done is tried again.
+    pub repair_pause: Duration,
     /// The longest piece that a long unmap or zeroing is cut into: bounds how long a replica is
     /// busy with one.
     pub zero_piece_bytes: u32,
@@ -88,6 +92,8 @@ impl Default for Limits {
             rebuild_chunks_max: 4,
             rebuild_bytes_per_second: 256 << 20,
             rebuild_pause: Duration::from_secs(5),
+            repairs_max: 4,
+            repair_pause: Duration::from_secs(30),
             zero_piece_bytes: 64 << 20,
         }
     }

@@ -358,6 +358,7 @@ impl Mirror {
             Ask::BeginRebuild | Ask::FinishRebuild => {
                 self.rebuild_reply(id, ask, &frame, now, effects);
             }
+            Ask::Repair(job) => self.repair_reply(id, job, frame, now, effects),
             Ask::Copy(copy) => self.copy_reply(id, copy, frame, now, effects),
         }
     }

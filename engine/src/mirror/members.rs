@@ -56,6 +56,7 @@ impl Mirror {
             effects.push(Effect::Resized(orders.size));
         }
         self.orders = orders;
+        self.forget_repairs_not_listed();
         self.believe_the_last(now, effects);
     }
 
@@ -116,7 +117,7 @@ impl Mirror {
     fn clear_slot(&mut self, slot: Slot) {
         for (_, job) in self.jobs.iter_mut() {
             match &mut job.stage {
-                Stage::Reading { tried, .. } => tried.remove(slot),
+                Stage::Reading { tried, .. } | Stage::Repairing { tried, .. } => tried.remove(slot),
                 Stage::Flushing { done } => done.remove(slot),
                 _ => {}
             }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::model::{Model, SECTOR, sectors};
-use super::support::{Rig, layer};
+use super::support::{Place, Rig, layer};
 use crate::disk::sim::SimDisk;
 use crate::replica::Progress;
 
@@ -60,10 +60,10 @@ pub(super) struct World {
     pub(super) disk: SimDisk,
     pub(super) rig: Rig<SimDisk>,
     pub(super) model: Model,
-    next_layer: u64,
+    pub(super) next_layer: u64,
     removed: Vec<u64>,
     /// A merge's plan that ran and is not finished yet.
-    plan: Option<crate::replica::FlushPlan<SimDisk>>,
+    pub(super) plan: Option<crate::replica::FlushPlan<SimDisk>>,
 }
 
 impl World {
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// A sealed layer that is not being removed.
-    fn choose(&self, which: usize) -> Option<u64> {
+    pub(super) fn choose(&self, which: usize) -> Option<u64> {
         let mut layers = self.model.sealed.keys().copied();
         let count = self.model.sealed.len();
         (count > 0).then(|| layers.nth(which % count)).flatten()
@@ -198,15 +198,17 @@ impl World {
     fn reopen(&mut self) -> Result<(), String> {
         self.plan = None;
         let epoch = self.rig.epoch.raw() + 1;
-        let replica = crate::replica::Replica::load(&self.disk, super::support::directory())
+        let place = self.rig.place;
+        let replica = crate::replica::Replica::load(&self.disk, place.directory())
             .map_err(|error| error.to_string())?;
         let mut rig = Rig {
+            place,
             blocks: replica.size().blocks(),
             replica,
             epoch: ankole_proto::Epoch::from_raw(epoch),
             sequence: 0,
         };
-        let request = super::support::open_request(rig.blocks, epoch);
+        let request = place.open_request(rig.blocks, epoch);
         rig.replica
             .open(&request)
             .map_err(|error| error.to_string())?;
@@ -218,7 +220,7 @@ impl World {
     pub(super) fn compare(&mut self) {
         assert_eq!(sectors(&self.rig.read_all()), self.model.now);
         for (sealed, wanted) in &self.model.sealed {
-            let found = exported(&self.disk, *sealed);
+            let found = exported_from(&self.disk, self.rig.place, *sealed);
             assert_eq!(&found, wanted, "layer {sealed}");
         }
     }
@@ -226,8 +228,13 @@ impl World {
 
 /// The contents of a layer, read offline.
 pub(super) fn exported(disk: &SimDisk, id: u64) -> Vec<u8> {
+    exported_from(disk, Place::Original, id)
+}
+
+/// The same of either replica of the disk.
+pub(super) fn exported_from(disk: &SimDisk, place: Place, id: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    let directory = super::support::directory();
+    let directory = place.directory();
     let size = crate::replica::export(disk, directory, Some(layer(id)), |offset, data| {
         let at = usize::try_from(offset).unwrap();
         out.resize(out.len().max(at + data.len()), 0);

@@ -50,6 +50,8 @@ pub(super) struct FakeReplica {
     /// Blocks of the head whose checksum is wrong.
     pub(super) bad: Vec<u64>,
     pub(super) full: bool,
+    /// Blocks that were rewritten in their layer.
+    pub(super) repaired: usize,
 }
 
 impl FakeReplica {
@@ -82,6 +84,7 @@ impl FakeReplica {
             lease,
             bad: Vec::new(),
             full: false,
+            repaired: 0,
         }
     }
 
@@ -185,6 +188,9 @@ impl FakeReplica {
             Err((error, offset)) => {
                 header.error = Some(error);
                 header.offset = offset;
+                if error == ErrorCode::Checksum {
+                    header.sequence = self.store.head.raw();
+                }
                 Frame::new(header, Bytes::new())
             }
         }
@@ -198,6 +204,13 @@ impl FakeReplica {
             Opcode::Write | Opcode::WriteZeroes | Opcode::Unmap => {
                 if self.full && header.opcode == Opcode::Write {
                     return Err((ErrorCode::NoSpace, header.offset));
+                }
+                let partial = |block: &u64| {
+                    let whole = ankole_proto::BlockNumber::from_raw(*block).extent();
+                    whole.overlaps(extent) && whole.intersection(extent) != Some(whole)
+                };
+                if let Some(block) = self.bad.iter().find(|block| partial(block)) {
+                    return Err((ErrorCode::Checksum, block * BLOCK_BYTES));
                 }
                 self.write(
                     extent,
@@ -241,9 +254,24 @@ impl FakeReplica {
                 let Expand { size } = Expand::decode(&frame.payload).unwrap();
                 self.size = self.size.max(size);
             }
-            Opcode::Ping | Opcode::Open | Opcode::RepairLayer => {}
+            Opcode::RepairLayer => self.repair_layer(frame, extent)?,
+            Opcode::Ping | Opcode::Open => {}
         }
         Ok(Bytes::new())
+    }
+
+    fn repair_layer(&mut self, frame: &Frame, extent: Extent) -> Result<(), (ErrorCode, u64)> {
+        let body = WriteLayer::decode(frame.payload.clone()).unwrap();
+        let block = extent.blocks().next().unwrap();
+        let layer = self.store.layers.get_mut(&body.layer);
+        let layer = layer.ok_or((ErrorCode::NoSuchLayer, 0))?;
+        assert!(body.blocks.present.contains(block.in_chunk()));
+        if body.layer == self.store.head && self.bad.contains(&block.raw()) {
+            layer.blocks.insert(block.raw(), Some(body.blocks.data));
+            self.bad.retain(|bad| *bad != block.raw());
+            self.repaired += 1;
+        }
+        Ok(())
     }
 
     fn put_head(
@@ -304,8 +332,11 @@ impl FakeReplica {
         let layer = self.store.layers.get(&id).ok_or(gone)?;
         let (mut present, mut zero) = (ChunkBitmap::default(), ChunkBitmap::default());
         let mut data = BytesMut::new();
-        for (number, block) in layer.blocks.range(first..first + CHUNK_BLOCKS) {
-            let at = usize::try_from(number - first).unwrap();
+        for (number, block) in layer
+            .blocks
+            .range(first..extent.end().div_ceil(BLOCK_BYTES))
+        {
+            let at = usize::try_from(number % CHUNK_BLOCKS).unwrap();
             match block {
                 Some(bytes) => {
                     present.set(at, true);
@@ -378,7 +409,8 @@ impl FakeReplica {
 
 fn set_blocks(layer: &mut Layer, extent: Extent, blocks: &LayerBlocks) {
     let mut data = blocks.data.clone();
-    for (at, number) in extent.blocks().enumerate() {
+    for number in extent.blocks() {
+        let at = number.in_chunk();
         layer.blocks.remove(&number.raw());
         if blocks.present.contains(at) {
             let bytes = data.split_to(usize::try_from(BLOCK_BYTES).unwrap());
