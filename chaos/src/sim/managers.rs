@@ -131,6 +131,7 @@ impl Managers {
                 node: node.clone(),
                 address: Some(address),
                 role,
+                damages: Vec::new(),
             })
         });
         Orders {
@@ -206,6 +207,7 @@ impl Managers {
             snapshot,
             head: self.head,
             new_head,
+            group: None,
         });
         self.snapshots.push(Snapshot {
             task,
@@ -324,12 +326,16 @@ impl Managers {
                 Err(RecordRefusal::Unknown)
             };
         };
-        let (TaskKind::Seal { new_head, .. } | TaskKind::Revert { new_head, .. }) = task.kind;
         if refused {
             self.snapshots.retain(|snapshot| snapshot.task != id);
             return Ok(());
         }
-        self.head = new_head;
+        match task.kind {
+            TaskKind::Seal { new_head, .. } | TaskKind::Revert { new_head, .. } => {
+                self.head = new_head;
+            }
+            TaskKind::Expand { size } => self.size = size,
+        }
         let taken = self
             .snapshots
             .iter_mut()

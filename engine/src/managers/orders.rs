@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use ankole_proto::id::ParseIdError;
 use ankole_proto::rpc::v1;
 use ankole_proto::{
-    Credential, Epoch, LayerId, NodeName, ReplicaAddress, ReplicaId, VolumeSize,
+    BlockNumber, Credential, Epoch, LayerId, NodeName, ReplicaAddress, ReplicaId, VolumeSize,
     geometry::VolumeSizeError,
 };
 
-use crate::mirror::event::{Member, Orders, Role, Task, TaskId, TaskKind};
+use super::Settings;
+use crate::mirror::event::{Damage, GroupStage, Member, Orders, Role, Task, TaskId, TaskKind};
 
 /// The managers' orders, and what of them only the target needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct VolumeOrders {
     pub name: String,
     /// The target's iSCSI qualified name.
     pub iqn: String,
+    /// When a write is durable, who may log in.
+    pub settings: Settings,
 }
 
 /// Why an answer of the managers cannot be followed.
@@ -61,6 +64,9 @@ pub enum OrdersError {
         /// As it came.
         mode: i32,
     },
+    /// Half of what CHAP needs, or nothing of it.
+    #[error("the managers' orders ask for CHAP without a user or a secret: set it anew")]
+    Chap,
     /// A kind of task that this engine does not know.
     #[error("task {0} is of a kind that this engine does not know: update the engine")]
     Task(u64),
@@ -70,6 +76,7 @@ impl TryFrom<v1::EngineOrders> for VolumeOrders {
     type Error = OrdersError;
 
     fn try_from(message: v1::EngineOrders) -> Result<Self, OrdersError> {
+        let settings = Settings::from_orders(&message)?;
         let credential = Credential::from_slice(&message.credential)
             .ok_or(OrdersError::Credential(message.credential.len()))?;
         let orders = Orders {
@@ -94,6 +101,7 @@ impl TryFrom<v1::EngineOrders> for VolumeOrders {
             orders,
             name: message.volume_name,
             iqn: message.iqn,
+            settings,
         })
     }
 }
@@ -124,6 +132,18 @@ fn member(message: v1::ReplicaOfVolume) -> Result<Member, OrdersError> {
         node,
         address: address(replica, message.address, message.socket)?,
         role,
+        damages: message
+            .damages
+            .into_iter()
+            .map(damage)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn damage(message: v1::Damage) -> Result<Damage, OrdersError> {
+    Ok(Damage {
+        layer: id("layer of a damage", &message.layer)?,
+        block: BlockNumber::at(message.offset),
     })
 }
 
@@ -151,17 +171,31 @@ fn task(message: v1::EngineTask) -> Result<Task, OrdersError> {
             snapshot: id("snapshot_id", &seal.snapshot_id)?,
             head: id("head_layer of a seal", &seal.head_layer)?,
             new_head: id::<LayerId>("new_head_layer of a seal", &seal.new_head_layer)?,
+            group: seal
+                .group
+                .map(|group| group_stage(message.id, group))
+                .transpose()?,
         },
         Kind::Revert(revert) => TaskKind::Revert {
             to: id("to_layer of a revert", &revert.to_layer)?,
             new_head: id("new_head_layer of a revert", &revert.new_head_layer)?,
         },
-        Kind::Expand(_) => return Err(OrdersError::Task(message.id)),
+        Kind::Expand(expand) => TaskKind::Expand {
+            size: VolumeSize::from_bytes(expand.size_bytes)?,
+        },
     };
     Ok(Task {
         id: TaskId(message.id),
         kind,
     })
+}
+
+fn group_stage(task: u64, group: v1::GroupSeal) -> Result<GroupStage, OrdersError> {
+    match group.stage() {
+        v1::GroupStage::Hold => Ok(GroupStage::Hold),
+        v1::GroupStage::Release => Ok(GroupStage::Release),
+        v1::GroupStage::Unspecified => Err(OrdersError::Task(task)),
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +245,39 @@ mod tests {
         assert_eq!(address.tcp.port(), 9700);
         assert_eq!(address.unix.as_deref(), Some("/run/block".as_ref()));
         assert_eq!(orders.tasks[0].id, TaskId(9));
-        assert!(matches!(orders.tasks[0].kind, TaskKind::Seal { .. }));
+        assert!(matches!(
+            orders.tasks[0].kind,
+            TaskKind::Seal { group: None, .. }
+        ));
+    }
+
+    #[test]
+    fn damages_groups_and_expansions_are_understood() {
+        let mut message = message();
+        message.replicas[0].damages = vec![v1::Damage {
+            layer: format!("{:016x}", 5),
+            offset: 8192,
+        }];
+        let Some(v1::engine_task::Task::Seal(seal)) = &mut message.tasks[0].task else {
+            panic!("the first task is a seal");
+        };
+        seal.group = Some(v1::GroupSeal {
+            group_id: "g".to_owned(),
+            stage: v1::GroupStage::Hold.into(),
+        });
+        message.tasks.push(v1::EngineTask {
+            id: 10,
+            task: Some(v1::engine_task::Task::Expand(v1::ExpandTask {
+                size_bytes: 2 << 20,
+            })),
+        });
+        let orders = VolumeOrders::try_from(message).unwrap().orders;
+        let damage = orders.replicas[0].damages[0];
+        assert_eq!((damage.layer.raw(), damage.block.raw()), (5, 2));
+        let held = Some(GroupStage::Hold);
+        assert!(matches!(orders.tasks[0].kind, TaskKind::Seal { group, .. } if group == held));
+        let size = VolumeSize::from_bytes(2 << 20).unwrap();
+        assert_eq!(orders.tasks[1].kind, TaskKind::Expand { size });
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct Limits {
     /// How long an operation may make no progress before it fails with `Unavailable`. Below the 30
     /// seconds after which Linux aborts a SCSI command.
     pub hold_limit: Duration,
+    /// How long mutations wait for the other volumes of a group that is sealed as one cut. Below
+    /// the hold limit, so that no operation fails for a snapshot.
+    pub group_hold_limit: Duration,
     /// The pause before the managers are asked again.
     pub record_pause: Duration,
     /// How long a stop waits for operations in flight.
@@ -60,6 +63,10 @@ pub struct Limits {
     pub rebuild_bytes_per_second: u64,
     /// The pause after which a rebuild that failed at its target begins again.
     pub rebuild_pause: Duration,
+    /// Damaged blocks that are rewritten at a time, of all replicas.
+    pub repairs_max: usize,
+    /// The pause before the repair of a block that could not be done is tried again.
+    pub repair_pause: Duration,
     /// The longest piece that a long unmap or zeroing is cut into: bounds how long a replica is
     /// busy with one.
     pub zero_piece_bytes: u32,
@@ -76,6 +83,7 @@ impl Default for Limits {
             reconnect_pause: Duration::from_millis(50),
             reconnect_pause_max: Duration::from_secs(1),
             hold_limit: Duration::from_secs(20),
+            group_hold_limit: Duration::from_secs(10),
             record_pause: Duration::from_millis(500),
             stop_deadline: Duration::from_secs(10),
             lease: Duration::from_millis(LEASE_MS as u64),
@@ -84,6 +92,8 @@ impl Default for Limits {
             rebuild_chunks_max: 4,
             rebuild_bytes_per_second: 256 << 20,
             rebuild_pause: Duration::from_secs(5),
+            repairs_max: 4,
+            repair_pause: Duration::from_secs(30),
             zero_piece_bytes: 64 << 20,
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ankole_proto::wire::Frame;
 use ankole_proto::wire::body::{OpenRequest, Opened};
 use ankole_proto::{
-    Credential, Epoch, LayerId, NodeName, ReplicaAddress, ReplicaId, SnapshotId, VolumeId,
-    VolumeSize,
+    BlockNumber, Credential, Epoch, LayerId, NodeName, ReplicaAddress, ReplicaId, SnapshotId,
+    VolumeId, VolumeSize,
 };
 
 use crate::volume::{Operation, OperationId, Outcome};
@@ -48,6 +48,18 @@ pub struct Member {
     pub address: Option<ReplicaAddress>,
     /// In sync, or being rebuilt.
     pub role: Role,
+    /// What its blockd found damaged, to be repaired from another replica. Listed until its blockd
+    /// has found it sound.
+    pub damages: Vec<Damage>,
+}
+
+/// A block that does not match its checksum, or cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Damage {
+    /// The layer that holds the block.
+    pub layer: LayerId,
+    /// Where the block lies in the volume.
+    pub block: BlockNumber,
 }
 
 /// What a replica of the orders is.
@@ -83,6 +95,8 @@ pub enum TaskKind {
         head: LayerId,
         /// The empty one on top.
         new_head: LayerId,
+        /// One of several volumes that are sealed as one cut: how far the group is.
+        group: Option<GroupStage>,
     },
     /// Go back to a sealed layer; refused while initiators are logged in.
     Revert {
@@ -91,6 +105,20 @@ pub enum TaskKind {
         /// The empty one on top.
         new_head: LayerId,
     },
+    /// Grow every replica to this size, then the target.
+    Expand {
+        /// The new size.
+        size: VolumeSize,
+    },
+}
+
+/// How far a group of volumes is that are sealed as one consistent cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupStage {
+    /// Drain, flush, and admit no mutation; `Status::held_task` says when that is so.
+    Hold,
+    /// All volumes of the group hold: seal. Refused by an engine that does not hold.
+    Release,
 }
 
 /// What happens.
@@ -241,6 +269,8 @@ pub enum Effect {
     Record(Record),
     /// The volume can be served (again): let initiators in.
     Serve,
+    /// The volume is this large from now on.
+    Resized(VolumeSize),
     /// Nothing is left to do: the process ends.
     Stopped(StopReason),
 }

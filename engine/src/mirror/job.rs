@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use ankole_proto::wire::Opcode;
-use ankole_proto::{Extent, ReplicaId};
+use ankole_proto::{Extent, LayerId, ReplicaId};
 use bytes::Bytes;
 
+use super::repair::Repair;
 use super::replica::SlotSet;
 use crate::volume::{Moment, OperationId};
 
@@ -53,9 +54,11 @@ pub(super) enum Purpose {
         fua: bool,
     },
     Flush,
-    /// Reads the extent from one replica and writes it to all: repairs a block, and makes replicas
-    /// equal after a crash.
+    /// Reads the extent from one replica and writes it to all: makes replicas equal after a crash,
+    /// and writes a bad block anew that cannot be repaired in its layer.
     Copy(CopyReason),
+    /// Rewrites a damaged block of one layer of one replica.
+    Repair(Repair),
     /// Only holds the lock of a head chunk for a rebuild.
     Chunk {
         target: ReplicaId,
@@ -67,7 +70,7 @@ pub(super) enum Purpose {
 pub(super) enum CopyReason {
     /// The previous engine left it in flight.
     Recovery,
-    /// This replica's block failed its checksum.
+    /// This replica's block failed its checksum, and no other can give its layer's.
     Repair(ReplicaId),
 }
 
@@ -95,7 +98,7 @@ pub(super) enum Stage {
         tried: SlotSet,
         at: Option<ReplicaId>,
         /// Blocks that failed their checksum on the way.
-        bad: Vec<(ReplicaId, u64)>,
+        bad: Vec<(ReplicaId, Option<LayerId>, u64)>,
     },
     /// Waits until it may send this piece.
     Parked(Piece),
@@ -103,6 +106,8 @@ pub(super) enum Stage {
     Writing { rest: Option<Extent> },
     /// Waits for the replicas' flushes.
     Flushing { done: SlotSet },
+    /// A source reads the block, or the damaged replica writes it.
+    Repairing { tried: SlotSet, at: ReplicaId },
     /// A rebuild holds the lock.
     Holding,
 }

@@ -89,7 +89,8 @@ impl Mirror {
     /// Why a replica that opened may not count.
     fn doubt(&self, id: ReplicaId, opened: &Opened) -> Option<Doubt> {
         let unfit = |reason: String| Some(Doubt::Unfit(reason));
-        if opened.size != self.orders.size {
+        // It may be larger: it has grown for an expansion that is not on record yet.
+        if opened.size < self.orders.size {
             return unfit(format!(
                 "its size is {}, the volume's is {}",
                 opened.size, self.orders.size
@@ -153,6 +154,7 @@ impl Mirror {
             other.missed |= other.id() != id && other.is_in_sync();
         }
         if doubt == Doubt::Forgetful {
+            self.unflushed_lost = true;
             // What it had acknowledged may be gone with what it had not flushed.
             for (_, mutation) in self.window.iter_mut() {
                 mutation.acked.remove(slot);
@@ -356,6 +358,7 @@ impl Mirror {
             Ask::BeginRebuild | Ask::FinishRebuild => {
                 self.rebuild_reply(id, ask, &frame, now, effects);
             }
+            Ask::Repair(job) => self.repair_reply(id, job, frame, now, effects),
             Ask::Copy(copy) => self.copy_reply(id, copy, frame, now, effects),
         }
     }

@@ -62,6 +62,7 @@ impl Mirror {
             mutation.outstanding.remove(slot);
         }
         self.forget_reads(id);
+        self.forget_repairs_of(id, now);
         if let State::Rebuilding(_, rebuild) = before {
             self.drop_copies(&rebuild);
         }

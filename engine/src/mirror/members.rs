@@ -17,7 +17,12 @@ impl Mirror {
     }
 
     /// Takes in orders that are newer than those at hand.
-    pub(super) fn apply_orders(&mut self, orders: Orders, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn apply_orders(
+        &mut self,
+        mut orders: Orders,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         if orders.epoch > self.config.epoch {
             self.fence(orders.epoch, effects);
             return;
@@ -45,7 +50,13 @@ impl Mirror {
         if matches!(self.phase, Phase::Starting(_)) && self.task.is_none() {
             self.head = orders.head;
         }
+        // A volume never shrinks.
+        orders.size = orders.size.max(self.orders.size);
+        if orders.size > self.orders.size {
+            effects.push(Effect::Resized(orders.size));
+        }
         self.orders = orders;
+        self.forget_repairs_not_listed();
         self.believe_the_last(now, effects);
     }
 
@@ -106,7 +117,7 @@ impl Mirror {
     fn clear_slot(&mut self, slot: Slot) {
         for (_, job) in self.jobs.iter_mut() {
             match &mut job.stage {
-                Stage::Reading { tried, .. } => tried.remove(slot),
+                Stage::Reading { tried, .. } | Stage::Repairing { tried, .. } => tried.remove(slot),
                 Stage::Flushing { done } => done.remove(slot),
                 _ => {}
             }

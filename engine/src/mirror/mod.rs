@@ -9,8 +9,8 @@
 //! INV-8, INV-9, INV-13 and INV-14.
 //!
 //! A job ([`job`]) takes its range lock ([`overlap`]), then reads ([`read`]), mutates ([`write`],
-//! through the [`window`]) or flushes ([`flush`]). Replicas ([`replica`]) come and go ([`link`],
-//! [`loss`], [`members`]); [`start`], [`task`], [`rebuild`] and [`stop`] are what happens to the
+//! through the [`window`]) or flushes ([`flush`]); bad blocks are rewritten ([`repair`]). Replicas
+//! ([`replica`]) come and go ([`link`], [`loss`], [`members`]); [`start`], [`task`], [`rebuild`] and [`stop`] are what happens to the
 //! volume as a whole.
 
 mod config;
@@ -24,6 +24,7 @@ mod members;
 mod overlap;
 mod read;
 mod rebuild;
+mod repair;
 mod replica;
 mod session;
 mod start;
@@ -45,6 +46,7 @@ use event::{Effect, Event, Orders, StopReason};
 use job::{JobId, Jobs};
 use lease::Held;
 use overlap::RangeLocks;
+use repair::Repairs;
 use replica::Replica;
 use start::Starting;
 pub use status::{RebuildProgress, ReplicaStatus, Status};
@@ -79,8 +81,11 @@ pub struct Mirror {
     /// Jobs in the order in which their hold limit is looked at.
     stalls: VecDeque<(Moment, JobId)>,
     task: Option<ActiveTask>,
+    repairs: Repairs,
     /// Acknowledged writes may be gone, and no flush has told so yet.
     untold_loss: bool,
+    /// A replica was chosen that may have lost what was acknowledged.
+    unflushed_lost: bool,
     initiators: u32,
     /// When the last step was.
     now: Moment,
@@ -134,7 +139,9 @@ impl Mirror {
             held: VecDeque::new(),
             stalls: VecDeque::new(),
             task: None,
+            repairs: Repairs::default(),
             untold_loss: false,
+            unflushed_lost: false,
             initiators: 0,
             now: Moment::default(),
             excused_until: Moment::default(),
@@ -209,6 +216,7 @@ impl Mirror {
             self.settle_all(now, effects);
             self.check_flushes(now, effects);
             self.retry_reads(now, effects);
+            self.tend_repairs(now);
             self.tend_task(now, effects);
             self.tend_rebuilds(now, effects);
             self.tend_start(now, effects);
@@ -238,6 +246,7 @@ impl Mirror {
             self.start_wake_at(),
             self.stop_wake_at(),
             self.task_wake_at(),
+            self.repairs.retry_at(self.now),
             self.stalls.front().map(|(at, _)| *at),
             Self::held_until(&self.held, limits.hold_limit),
             self.early.front().map(|(.., at)| *at + limits.hold_limit),

@@ -1,7 +1,7 @@
 //! Reads: from the replica on this node, else from the least busy one, else from whoever has it.
 
 use ankole_proto::wire::{ErrorCode, Frame, Header, Opcode};
-use ankole_proto::{BlockNumber, ReplicaId};
+use ankole_proto::{LayerId, ReplicaId};
 use bytes::{Bytes, BytesMut};
 
 use super::Mirror;
@@ -125,7 +125,9 @@ impl Mirror {
         if frame.header.error.is_none() && frame.payload.len() as u64 == job.extent.length() {
             let bad = std::mem::take(bad);
             self.read_done(id, frame.payload, now, effects);
-            self.repair(&bad, now);
+            for (replica, layer, offset) in bad {
+                self.found_bad(replica, layer, offset, now);
+            }
             return;
         }
         *at = None;
@@ -133,7 +135,10 @@ impl Mirror {
             tried.insert(replica.slot);
         }
         match frame.header.error {
-            Some(ErrorCode::Checksum) => bad.push((from, frame.header.offset)),
+            Some(ErrorCode::Checksum) => {
+                let layer = LayerId::from_raw(frame.header.sequence);
+                bad.push((from, layer, frame.header.offset));
+            }
             other => {
                 let why = other.map_or("a wrong length".to_owned(), |error| error.to_string());
                 let reason = format!("answered a read with: {why}");
@@ -141,17 +146,6 @@ impl Mirror {
             }
         }
         self.dispatch_read(id, now, effects);
-    }
-
-    /// Rewrites blocks that failed their checksum from a replica that has them (INV-13).
-    fn repair(&mut self, bad: &[(ReplicaId, u64)], now: Moment) {
-        for (replica, offset) in bad {
-            let extent = BlockNumber::at(*offset).extent();
-            if self.orders.size.contains(extent) {
-                let purpose = Purpose::Copy(CopyReason::Repair(*replica));
-                self.start_job(None, extent, purpose, now);
-            }
-        }
     }
 
     fn read_done(&mut self, id: JobId, data: Bytes, now: Moment, effects: &mut Vec<Effect>) {

@@ -146,6 +146,8 @@ pub(super) struct Replica {
     pub(super) attempts: u32,
     /// Its layers, as far as known.
     pub(super) tree: Vec<LayerLink>,
+    /// Bad blocks that were rewritten.
+    pub(super) repaired_blocks: u64,
 }
 
 impl Replica {
@@ -159,6 +161,7 @@ impl Replica {
             missed: false,
             attempts: 0,
             tree: Vec::new(),
+            repaired_blocks: 0,
         }
     }
 

@@ -65,6 +65,8 @@ pub(super) enum Ask {
     Close,
     BeginRebuild,
     FinishRebuild,
+    /// One step of rewriting a damaged block.
+    Repair(JobId),
     /// One step of copying a chunk to the target.
     Copy(CopyOf),
 }

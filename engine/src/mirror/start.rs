@@ -69,7 +69,9 @@ impl Mirror {
     pub(super) fn heads(&self) -> Vec<LayerId> {
         let mut heads = vec![self.head];
         match &self.phase {
-            Phase::Starting(_) => heads.extend(self.orders.tasks.first().map(|t| t.new_head())),
+            Phase::Starting(_) => {
+                heads.extend(self.orders.tasks.first().and_then(|t| t.new_head()))
+            }
             _ => heads.extend(self.task_head()),
         }
         heads

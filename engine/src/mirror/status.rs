@@ -1,7 +1,10 @@
 //! What a mirror tells of itself, for reports and people.
 
+use std::time::Duration;
+
 use ankole_proto::{NodeName, ReplicaId};
 
+use super::event::TaskId;
 use super::replica::{Doubt, Replica, State};
 use super::{Mirror, Phase};
 
@@ -18,6 +21,11 @@ pub struct Status {
     pub operations_in_flight: usize,
     /// Bytes of their data.
     pub bytes_in_flight: u64,
+    /// A group's seal for which everything is drained, flushed and held.
+    pub held_task: Option<TaskId>,
+    /// Since this engine began, it had to go on with a replica whose host had lost its power, and
+    /// no other was left: writes that were acknowledged, and not flushed, may be gone.
+    pub unflushed_lost: bool,
 }
 
 /// One replica at one moment.
@@ -37,6 +45,8 @@ pub struct ReplicaStatus {
     pub requests_in_flight: usize,
     /// How far its rebuild is.
     pub rebuild: Option<RebuildProgress>,
+    /// Bad blocks of it that this engine rewrote from another replica.
+    pub repaired_blocks: u64,
 }
 
 /// How far a rebuild is.
@@ -48,6 +58,8 @@ pub struct RebuildProgress {
     pub total_bytes: u64,
     /// Over the time since the rebuild began.
     pub bytes_per_second: u64,
+    /// Until it is done, at this rate; `None` while nothing has been done.
+    pub remaining: Option<Duration>,
 }
 
 impl Mirror {
@@ -59,6 +71,8 @@ impl Mirror {
             replicas: self.replicas.values().map(|r| self.status_of(r)).collect(),
             operations_in_flight: self.jobs.count() + self.early.len() + self.held.len(),
             bytes_in_flight: self.jobs.bytes(),
+            held_task: self.held_task(),
+            unflushed_lost: self.unflushed_lost,
         }
     }
 
@@ -74,6 +88,7 @@ impl Mirror {
             rebuild: replica
                 .rebuild()
                 .map(|rebuild| rebuild.progress(self.orders.size, self.now)),
+            repaired_blocks: replica.repaired_blocks,
         }
     }
 
@@ -96,6 +111,9 @@ impl Mirror {
             (false, _) => Some(format!("waits for replicas ({})", waiting.join("; "))),
             (true, true) if self.replicas.is_empty() => Some("it has no replica".to_owned()),
             (true, true) => Some("recovers, or waits out the previous engine's lease".to_owned()),
+            (true, false) if self.held_task().is_some() => {
+                Some("waits for the other volumes of a group snapshot".to_owned())
+            }
             (true, false) if self.task_gates() => Some("takes a snapshot".to_owned()),
             (true, false) => None,
         }

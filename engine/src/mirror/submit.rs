@@ -143,7 +143,12 @@ impl Mirror {
             return;
         };
         match &job.purpose {
-            Purpose::Compare { .. } | Purpose::Or { .. } | Purpose::Copy(_) if !admitted => {
+            Purpose::Compare { .. }
+            | Purpose::Or { .. }
+            | Purpose::Copy(_)
+            | Purpose::Repair(_)
+                if !admitted =>
+            {
                 // What it read now might be of before a revert when it writes.
                 self.parked.push_back(id);
             }
@@ -172,6 +177,14 @@ impl Mirror {
             Purpose::Zero { opcode, .. } => {
                 let piece = Piece::first_of(*opcode, job.extent, zero_piece);
                 self.park(id, piece);
+            }
+            Purpose::Repair(repair) => {
+                job.stage = Stage::Repairing {
+                    tried: SlotSet::default(),
+                    at: repair.target,
+                };
+                self.jobs.begin(id);
+                self.dispatch_repair(id, now, effects);
             }
             Purpose::Chunk { target } => {
                 let target = *target;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::job::JobId;
 use super::replica::SlotSet;
+use crate::volume::Failure;
 
 /// Sequence numbers between the watermark and the newest mutation. A replica remembers the ranges
 /// above the watermark, and as many of them.
@@ -22,8 +23,10 @@ pub(super) struct Mutation {
     pub(super) payload: Bytes,
     /// Replicas that have it.
     pub(super) acked: SlotSet,
-    /// Replicas that refused it for lack of space.
+    /// Replicas that refused it.
     pub(super) refused: SlotSet,
+    /// Why, for the user.
+    pub(super) why: Failure,
     /// Replicas whose answer is awaited on a living link.
     pub(super) outstanding: SlotSet,
     pub(super) verdict: Verdict,
@@ -36,8 +39,8 @@ pub(super) enum Verdict {
     Open,
     /// Every required replica has it (INV-2).
     Done,
-    /// Every required replica refused it for lack of space; none has it.
-    NoSpace,
+    /// Every required replica refused it; none has it.
+    Refused,
 }
 
 /// The mutations in order.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Mirror;
 use super::event::Effect;
-use super::job::{JobId, Piece, Purpose, Stage};
+use super::job::{CopyReason, JobId, Piece, Purpose, Stage};
 use super::loss::Grace;
 use super::replica::{Ask, Replica, SlotSet};
 use super::window::{Mutation, Verdict};
@@ -63,6 +63,7 @@ impl Mirror {
             payload: piece.data,
             acked: SlotSet::default(),
             refused: SlotSet::default(),
+            why: Failure::NoSpace,
             outstanding: SlotSet::default(),
             verdict: Verdict::Open,
         });
@@ -107,6 +108,11 @@ impl Mirror {
         let Some(slot) = self.replicas.get(&id).map(|replica| replica.slot) else {
             return;
         };
+        let alone = error == Some(ErrorCode::Checksum) && {
+            let mut only = SlotSet::default();
+            only.insert(slot);
+            self.required() == only
+        };
         let Some(mutation) = self.window.find_mut(sequence) else {
             return;
         };
@@ -114,6 +120,12 @@ impl Mirror {
         match error {
             None => mutation.acked.insert(slot),
             Some(ErrorCode::NoSpace) => mutation.refused.insert(slot),
+            // A part of a block cannot be written when the rest of it is bad. Where others have
+            // the block, this replica is made equal to them; the only one cannot be.
+            Some(ErrorCode::Checksum) if alone => {
+                mutation.refused.insert(slot);
+                mutation.why = Failure::Unreadable;
+            }
             Some(error) => {
                 let reason = format!("refused a write: {error}");
                 self.lose(id, reason, Grace::None, now, effects);
@@ -153,7 +165,7 @@ impl Mirror {
             if refused.is_empty() {
                 mutation.verdict = Verdict::Done;
             } else if has_it.is_empty() {
-                mutation.verdict = Verdict::NoSpace;
+                mutation.verdict = Verdict::Refused;
             } else {
                 self.lose_full(refused, now, effects);
                 return;
@@ -192,14 +204,15 @@ impl Mirror {
         };
         let (id, verdict) = (mutation.job, mutation.verdict);
         let (acked, refused) = (mutation.acked, mutation.refused);
+        let why = mutation.why;
         let Some(job) = self.jobs.find_mut(id) else {
             return;
         };
         job.progress = now;
         let flushes = matches!(job.purpose, Purpose::Zero { fua: true, .. });
         let more = flushes || matches!(job.stage, Stage::Writing { rest: Some(_) });
-        if verdict == Verdict::NoSpace {
-            self.answer_job(id, Outcome::Failed(Failure::NoSpace), now, effects);
+        if verdict == Verdict::Refused {
+            self.answer_job(id, Outcome::Failed(why), now, effects);
             // A replica in rebuild that has it differs from the others now.
             self.restart_rebuilds_of(acked, now, effects);
         } else {
@@ -221,6 +234,12 @@ impl Mirror {
         let Some(job) = self.jobs.find(id) else {
             return;
         };
+        if let Purpose::Copy(CopyReason::Repair(bad)) = job.purpose
+            && verdict == Verdict::Done
+            && let Some(replica) = self.replicas.get_mut(&bad)
+        {
+            replica.repaired_blocks += 1;
+        }
         let rest = match job.stage {
             Stage::Writing { rest } if verdict == Verdict::Done => rest,
             _ => None,

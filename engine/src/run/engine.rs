@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use ankole_proto::NodeName;
+use ankole_proto::{NodeName, VolumeSize};
 
 use super::inbox::Inbox;
 use super::submissions::Submissions;
 use crate::link::{Deliver, Link, LinkSpec};
 use crate::managers::Control;
-use crate::mirror::event::{Effect, Event, LinkId, Orders, Record, RecordRefusal, StopReason};
+use crate::mirror::event::{
+    Effect, Event, LinkId, Orders, Record, RecordRefusal, StopReason, TaskId,
+};
 use crate::mirror::{Mirror, MirrorConfig, Status};
 use crate::volume::Moment;
 
@@ -36,6 +38,8 @@ pub(super) struct Engine {
 pub(super) struct News {
     /// Initiators may come in.
     pub(super) serve: bool,
+    /// The volume has grown to this size.
+    pub(super) resized: Option<VolumeSize>,
     /// Nothing is left to do.
     pub(super) stopped: Option<StopReason>,
 }
@@ -75,6 +79,11 @@ impl Engine {
     /// How the mirror does.
     pub(super) fn status(&self) -> Status {
         self.mirror.status()
+    }
+
+    /// A group's seal for which everything is held: its group waits for that to be told.
+    pub(super) fn held_task(&self) -> Option<TaskId> {
+        self.mirror.held_task()
     }
 
     /// The way to the managers.
@@ -151,6 +160,10 @@ impl Engine {
             }
             Effect::Record(record) => self.record(record),
             Effect::Serve => self.news.serve = true,
+            Effect::Resized(size) => {
+                tracing::info!(%size, "the volume has grown");
+                self.news.resized = Some(size);
+            }
             Effect::Stopped(reason) => self.news.stopped = Some(reason),
         }
     }

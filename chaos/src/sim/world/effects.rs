@@ -116,6 +116,7 @@ impl World {
                     .after(delay, Happening::Record { engine: id, record });
             }
             Effect::Serve => self.serve(id),
+            Effect::Resized(_) => {}
             Effect::Stopped(reason) => {
                 self.note(format_args!("{id:?} stops: {reason:?}"));
                 self.ended(id);

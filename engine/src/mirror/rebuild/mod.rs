@@ -13,6 +13,7 @@ mod plan;
 mod rate;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ankole_proto::wire::rebuild::BeginRebuild;
 use ankole_proto::wire::{Frame, Header, Opcode};
@@ -92,10 +93,13 @@ impl Rebuild {
         let done_bytes = done.saturating_mul(CHUNK_BYTES).min(total_bytes);
         let milliseconds = now.since(self.began).as_millis().max(1);
         let rate = u128::from(done_bytes) * 1000 / milliseconds;
+        let bytes_per_second = u64::try_from(rate).unwrap_or(u64::MAX);
+        let left = total_bytes.saturating_sub(done_bytes);
         RebuildProgress {
             done_bytes,
             total_bytes,
-            bytes_per_second: u64::try_from(rate).unwrap_or(u64::MAX),
+            bytes_per_second,
+            remaining: left.checked_div(bytes_per_second).map(Duration::from_secs),
         }
     }
 

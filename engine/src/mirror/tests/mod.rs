@@ -2,6 +2,8 @@
 
 mod history;
 mod random;
+mod repairs;
 mod replica;
 mod rules;
+mod tasks;
 mod world;

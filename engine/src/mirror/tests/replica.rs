@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use ankole_proto::geometry::CHUNK_BLOCKS;
-use ankole_proto::wire::body::{InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal};
+use ankole_proto::wire::body::{
+    Expand, InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal,
+};
 use ankole_proto::wire::rebuild::{
     BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, LayerOf, WriteLayer,
 };
@@ -34,7 +36,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct FakeReplica {
     pub(super) id: ReplicaId,
-    size: VolumeSize,
+    pub(super) size: VolumeSize,
     pub(super) epoch: Epoch,
     pub(super) store: Store,
     /// What a power cut leaves.
@@ -48,6 +50,8 @@ pub(super) struct FakeReplica {
     /// Blocks of the head whose checksum is wrong.
     pub(super) bad: Vec<u64>,
     pub(super) full: bool,
+    /// Blocks that were rewritten in their layer.
+    pub(super) repaired: usize,
 }
 
 impl FakeReplica {
@@ -80,6 +84,7 @@ impl FakeReplica {
             lease,
             bad: Vec::new(),
             full: false,
+            repaired: 0,
         }
     }
 
@@ -183,6 +188,9 @@ impl FakeReplica {
             Err((error, offset)) => {
                 header.error = Some(error);
                 header.offset = offset;
+                if error == ErrorCode::Checksum {
+                    header.sequence = self.store.head.raw();
+                }
                 Frame::new(header, Bytes::new())
             }
         }
@@ -196,6 +204,13 @@ impl FakeReplica {
             Opcode::Write | Opcode::WriteZeroes | Opcode::Unmap => {
                 if self.full && header.opcode == Opcode::Write {
                     return Err((ErrorCode::NoSpace, header.offset));
+                }
+                let partial = |block: &u64| {
+                    let whole = ankole_proto::BlockNumber::from_raw(*block).extent();
+                    whole.overlaps(extent) && whole.intersection(extent) != Some(whole)
+                };
+                if let Some(block) = self.bad.iter().find(|block| partial(block)) {
+                    return Err((ErrorCode::Checksum, block * BLOCK_BYTES));
                 }
                 self.write(
                     extent,
@@ -235,9 +250,28 @@ impl FakeReplica {
             Opcode::Digest | Opcode::ReadLayer | Opcode::WriteLayer => {
                 return self.layer_operation(frame, extent);
             }
-            Opcode::Ping | Opcode::Open | Opcode::Expand | Opcode::RepairLayer => {}
+            Opcode::Expand => {
+                let Expand { size } = Expand::decode(&frame.payload).unwrap();
+                self.size = self.size.max(size);
+            }
+            Opcode::RepairLayer => self.repair_layer(frame, extent)?,
+            Opcode::Ping | Opcode::Open => {}
         }
         Ok(Bytes::new())
+    }
+
+    fn repair_layer(&mut self, frame: &Frame, extent: Extent) -> Result<(), (ErrorCode, u64)> {
+        let body = WriteLayer::decode(frame.payload.clone()).unwrap();
+        let block = extent.blocks().next().unwrap();
+        let layer = self.store.layers.get_mut(&body.layer);
+        let layer = layer.ok_or((ErrorCode::NoSuchLayer, 0))?;
+        assert!(body.blocks.present.contains(block.in_chunk()));
+        if body.layer == self.store.head && self.bad.contains(&block.raw()) {
+            layer.blocks.insert(block.raw(), Some(body.blocks.data));
+            self.bad.retain(|bad| *bad != block.raw());
+            self.repaired += 1;
+        }
+        Ok(())
     }
 
     fn put_head(
@@ -265,6 +299,7 @@ impl FakeReplica {
 
     fn begin_rebuild(&mut self, payload: &[u8]) {
         let begin = BeginRebuild::decode(payload).unwrap();
+        self.size = self.size.max(begin.size);
         let mut layers = BTreeMap::new();
         for link in begin.layers {
             let known = self.store.layers.remove(&link.layer);
@@ -297,8 +332,11 @@ impl FakeReplica {
         let layer = self.store.layers.get(&id).ok_or(gone)?;
         let (mut present, mut zero) = (ChunkBitmap::default(), ChunkBitmap::default());
         let mut data = BytesMut::new();
-        for (number, block) in layer.blocks.range(first..first + CHUNK_BLOCKS) {
-            let at = usize::try_from(number - first).unwrap();
+        for (number, block) in layer
+            .blocks
+            .range(first..extent.end().div_ceil(BLOCK_BYTES))
+        {
+            let at = usize::try_from(number % CHUNK_BLOCKS).unwrap();
             match block {
                 Some(bytes) => {
                     present.set(at, true);
@@ -371,7 +409,8 @@ impl FakeReplica {
 
 fn set_blocks(layer: &mut Layer, extent: Extent, blocks: &LayerBlocks) {
     let mut data = blocks.data.clone();
-    for (at, number) in extent.blocks().enumerate() {
+    for number in extent.blocks() {
+        let at = number.in_chunk();
         layer.blocks.remove(&number.raw());
         if blocks.present.contains(at) {
             let bytes = data.split_to(usize::try_from(BLOCK_BYTES).unwrap());

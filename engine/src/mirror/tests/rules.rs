@@ -9,32 +9,32 @@ use super::super::event::{Effect, Event, Orders, Role, StopReason};
 use super::world::{World, layer, replica_id};
 use crate::volume::{Failure, Operation, OperationId, Outcome};
 
-const AWAY: Duration = Duration::from_secs(3600);
+pub(super) const AWAY: Duration = Duration::from_secs(3600);
 
-fn block(number: u64) -> Extent {
+pub(super) fn block(number: u64) -> Extent {
     Extent::new(number * BLOCK_BYTES, BLOCK_BYTES).unwrap()
 }
 
-fn bytes(byte: u8) -> Bytes {
+pub(super) fn bytes(byte: u8) -> Bytes {
     Bytes::from(vec![byte; 4096])
 }
 
 /// A world of this many in-sync replicas that serves.
-fn serving(in_sync: u128) -> World {
+pub(super) fn serving(in_sync: u128) -> World {
     let mut world = World::new(7, in_sync, 0);
     world.feed(Event::Tick);
     world.run_until("Serve", |world| world.serving);
     world
 }
 
-fn outcome(world: &mut World, id: OperationId) -> Outcome {
+pub(super) fn outcome(world: &mut World, id: OperationId) -> Outcome {
     world.run_until("an outcome", |world| {
         world.history.outcomes.contains_key(&id)
     });
     world.history.outcomes[&id].clone()
 }
 
-fn settle(world: &mut World, time: Duration) {
+pub(super) fn settle(world: &mut World, time: Duration) {
     let until = world.now + time;
     while world.now < until {
         if !world.deliver() {

@@ -67,6 +67,7 @@ pub(super) struct World {
     records: Vec<Record>,
     pub(super) managers_away: bool,
     pub(super) serving: bool,
+    pub(super) resized: Option<VolumeSize>,
     pub(super) stopped: Option<StopReason>,
     pub(super) history: History,
     next_operation: u64,
@@ -103,6 +104,7 @@ pub(super) fn member(number: u128, role: Role) -> Member {
             unix: None,
         }),
         role,
+        damages: Vec::new(),
     }
 }
 
@@ -147,6 +149,7 @@ impl World {
             records: Vec::new(),
             managers_away: false,
             serving: false,
+            resized: None,
             stopped: None,
             history: History::default(),
             next_operation: 0,
@@ -199,6 +202,7 @@ impl World {
                 assert!(!self.serving, "Serve twice");
                 self.serving = true;
             }
+            Effect::Resized(size) => self.resized = Some(size),
             Effect::Stopped(reason) => self.stopped = Some(reason),
         }
     }
@@ -271,6 +275,7 @@ impl World {
                 snapshot: SnapshotId::from_bits(1),
                 head: self.orders.head,
                 new_head,
+                group: None,
             },
         };
         let id = TaskId(self.next_task);
@@ -519,8 +524,16 @@ impl World {
             Record::TaskDone { task, refusal } => {
                 let at = self.orders.tasks.iter().position(|t| t.id == *task);
                 let task = self.orders.tasks.remove(at.ok_or(RecordRefusal::Unknown)?);
-                if refusal.is_none() {
-                    self.orders.head = task.new_head();
+                if let TaskKind::Expand { size } = task.kind
+                    && refusal.is_none()
+                {
+                    self.orders.size = size;
+                    for id in self.in_sync() {
+                        assert!(self.replicas[&id].size >= size);
+                    }
+                }
+                if let (Some(new_head), None) = (task.new_head(), refusal) {
+                    self.orders.head = new_head;
                     let have: Vec<_> = self.in_sync();
                     for id in have {
                         assert_eq!(self.replicas[&id].store.head, self.orders.head);

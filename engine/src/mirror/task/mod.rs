@@ -1,24 +1,30 @@
-//! Tasks of the orders: seal for a snapshot, revert to one.
+//! Tasks of the orders: seal for a snapshot, revert to one, grow.
 //!
 //! ```text
 //!            ┌──────────┐ nothing begun  ┌──────────┐ all have   ┌─────────┐ all have
 //!  ─────────▶│ Draining │───────────────▶│ Flushing │───────────▶│ Changing│──────────┐
-//!    seal,   └────┬─────┘                └──────────┘            └─────────┘          ▼
-//!    revert       │ refused                                                     ┌───────────┐
-//!                 └────────────────────────────────────────────────────────────▶│ Recording │─▶
-//!                                                                               └───────────┘
+//!    seal,   └────┬─────┘                └────┬─────┘            └─────────┘          ▼
+//!    revert       │ refused           of a    ▼           released  ▲  ▲        ┌───────────┐
+//!                 ├────────────────── group ┌─────────┐─────────────┘  │ expand │ Recording │─▶
+//!                 │                         │ Holding │                │        └───────────┘
+//!                 │                         └────┬────┘                               ▲
+//!                 └──────────────────────────────┴─ too long ─────────────────────────┘
 //! ```
 //!
-//! From Draining to Changing no mutation begins; reads go on. Each stage waits for every required
-//! replica, so one that is lost in between is recorded lost before the task is done. All of it may
-//! be repeated: by this engine when a link broke, by the next one when this one dies.
+//! From Draining to Changing no mutation begins; reads go on. An expansion stops nothing: what it
+//! changes lies beyond everything that is in flight. Each stage waits for every required replica,
+//! so one that is lost in between is recorded lost before the task is done. All of it may be
+//! repeated: by this engine when a link broke, by the next one when this one dies.
 
-use ankole_proto::wire::body::{LayerLink, Revert, Seal};
+mod group;
+mod kind;
+
+use ankole_proto::wire::body::LayerLink;
 use ankole_proto::wire::{Frame, Header, Opcode};
 use ankole_proto::{LayerId, ReplicaId};
 use bytes::Bytes;
 
-use super::event::{Effect, Record, RecordRefusal, Task, TaskId, TaskKind};
+use super::event::{Effect, GroupStage, Record, RecordRefusal, Task, TaskId, TaskKind};
 use super::loss::Grace;
 use super::replica::{Ask, Replica, Slot, SlotSet};
 use super::{Mirror, Phase};
@@ -29,6 +35,8 @@ use crate::volume::Moment;
 pub(super) struct ActiveTask {
     task: Task,
     stage: TaskStage,
+    /// When it was taken in hand: a group's seal has held mutations since then.
+    since: Moment,
 }
 
 #[derive(Debug)]
@@ -37,6 +45,8 @@ enum TaskStage {
     Flushing {
         done: SlotSet,
     },
+    /// Waits until every volume of the group holds.
+    Holding,
     Changing {
         done: SlotSet,
         refused: SlotSet,
@@ -48,36 +58,14 @@ enum TaskStage {
     },
 }
 
-impl Task {
-    /// The empty layer that the task leaves as head.
-    pub(super) fn new_head(&self) -> LayerId {
-        match self.kind {
-            TaskKind::Seal { new_head, .. } | TaskKind::Revert { new_head, .. } => new_head,
-        }
-    }
-
-    /// The layer below it.
-    fn parent(&self) -> LayerId {
-        match self.kind {
-            TaskKind::Seal { head, .. } => head,
-            TaskKind::Revert { to, .. } => to,
-        }
-    }
-
-    fn frame(&self) -> (Header, Bytes) {
-        let (opcode, body) = match self.kind {
-            TaskKind::Seal { head, new_head, .. } => {
-                (Opcode::Seal, Seal { head, new_head }.encode())
-            }
-            TaskKind::Revert { to, new_head } => (Opcode::Revert, Revert { to, new_head }.encode()),
-        };
-        (Header::request(opcode, 0).with_payload(&body), body)
-    }
-}
-
 impl Mirror {
     /// Whether a task keeps mutations from beginning.
     pub(super) fn task_gates(&self) -> bool {
+        self.task_is_busy() && self.task.as_ref().is_some_and(|a| a.task.stops_mutations())
+    }
+
+    /// Whether the replicas are at work for a task, or are about to be.
+    pub(super) fn task_is_busy(&self) -> bool {
         self.task
             .as_ref()
             .is_some_and(|active| !matches!(active.stage, TaskStage::Recording { .. }))
@@ -92,26 +80,26 @@ impl Mirror {
     /// The new head of a task that is being carried out.
     pub(super) fn task_head(&self) -> Option<LayerId> {
         let active = self.task.as_ref()?;
-        matches!(active.stage, TaskStage::Changing { .. }).then(|| active.task.new_head())
+        let changing = matches!(active.stage, TaskStage::Changing { .. });
+        active.task.new_head().filter(|_| changing)
     }
 
     /// Whether a replica has the head of the first task: a previous engine had begun it, so
     /// everything was drained and flushed.
     pub(super) fn half_done_task(&self) -> bool {
-        let Some(task) = self.orders.tasks.first() else {
+        let Some(new_head) = self.orders.tasks.first().and_then(Task::new_head) else {
             return false;
         };
-        task.new_head() != self.head
+        new_head != self.head
             && self.replicas.values().any(|replica| {
-                replica.is_in_sync() && replica.tree.iter().any(|l| l.layer == task.new_head())
+                replica.is_in_sync() && replica.tree.iter().any(|l| l.layer == new_head)
             })
     }
 
     /// Completes what a previous engine had begun.
     pub(super) fn resume_half_done_task(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if let Some(task) = self.orders.tasks.first().copied() {
-            let stage = TaskStage::Draining;
-            self.task = Some(ActiveTask { task, stage });
+            self.take_in_hand(task, TaskStage::Draining);
             self.change(now, effects);
         }
     }
@@ -126,14 +114,23 @@ impl Mirror {
             // A replica that is about to count would join between two stages.
             self.take_task();
         }
+        self.tend_group(now, effects);
         let required = self.required();
         let begun = self.jobs.begun();
         let Some(active) = &mut self.task else {
             return;
         };
         match &mut active.stage {
+            TaskStage::Draining if !active.task.stops_mutations() => self.change(now, effects),
             TaskStage::Draining if begun == 0 => self.flush_for_task(now, effects),
-            TaskStage::Flushing { done } if done.covers(required) => self.change(now, effects),
+            TaskStage::Flushing { done } if done.covers(required) => {
+                if active.task.group().is_some() {
+                    self.set_stage(TaskStage::Holding);
+                    self.attention = true;
+                } else {
+                    self.change(now, effects);
+                }
+            }
             TaskStage::Changing { done, refused, .. } => {
                 let (done, refused) = (*done, *refused);
                 self.check_change(done, refused, now, effects);
@@ -152,7 +149,8 @@ impl Mirror {
             return;
         };
         let refusal = match task.kind {
-            _ if task.new_head() == self.head => None,
+            _ if task.new_head() == Some(self.head) => None,
+            TaskKind::Expand { size } if size <= self.orders.size => None,
             TaskKind::Seal { head, .. } if head != self.head => Some(format!(
                 "layer {head} is not the head, which is {}",
                 self.head
@@ -161,15 +159,23 @@ impl Mirror {
                 "{} initiators are logged in: log them out, or detach the volume",
                 self.initiators
             )),
+            _ if task.group() == Some(GroupStage::Release) => Some(
+                "this engine has not held the volume for the group, so its seal would be no part \
+                 of one cut: take the group's snapshots again"
+                    .to_owned(),
+            ),
             _ => {
-                let stage = TaskStage::Draining;
-                self.task = Some(ActiveTask { task, stage });
+                self.take_in_hand(task, TaskStage::Draining);
                 return;
             }
         };
         let ask_at = Some(self.now);
-        let stage = TaskStage::Recording { refusal, ask_at };
-        self.task = Some(ActiveTask { task, stage });
+        self.take_in_hand(task, TaskStage::Recording { refusal, ask_at });
+    }
+
+    fn take_in_hand(&mut self, task: Task, stage: TaskStage) {
+        let since = self.now;
+        self.task = Some(ActiveTask { task, stage, since });
     }
 
     fn flush_for_task(&mut self, now: Moment, effects: &mut Vec<Effect>) {
@@ -292,10 +298,11 @@ impl Mirror {
         let Some(active) = &self.task else {
             return;
         };
-        let link = LayerLink {
-            layer: active.task.new_head(),
-            parent: Some(active.task.parent()),
+        let (Some(layer), parent) = (active.task.new_head(), active.task.parent()) else {
+            self.record_task(None);
+            return;
         };
+        let link = LayerLink { layer, parent };
         let reverted = matches!(active.task.kind, TaskKind::Revert { .. });
         let old = self.head;
         self.head = link.layer;
@@ -359,7 +366,7 @@ impl Mirror {
     pub(super) fn task_wake_at(&self) -> Option<Moment> {
         match self.task.as_ref().map(|active| &active.stage) {
             Some(TaskStage::Recording { ask_at, .. }) => *ask_at,
-            _ => None,
+            _ => self.group_wake_at(),
         }
     }
 }
