@@ -42,7 +42,9 @@ pub use volume::{
     Doomed, REPLICAS_MAX, Replica, Scrub, TASKS_MAX, Task, TaskKind, Volume, Worker, WriteCache,
     iqn,
 };
-pub use wear::{DAMAGES_MAX, Damage, FAULT_BLOCKS_MAX, FAULT_DAY_MS, FAULTS_MAX, Wear};
+pub use wear::{
+    DAMAGES_MAX, Damage, FAULT_BLOCKS_MAX, FAULT_DAY_MS, FAULT_PAUSE_MS, FAULTS_MAX, Wear,
+};
 
 /// What one apply changes in the stored state: records to put (`Some`) or to remove (`None`), in
 /// ascending key order. Goes to the store in one batch together with the applied index.

@@ -226,9 +226,10 @@ impl Teller<'_> {
             });
         }
         if replica.wear.is_worn(self.now.wall_ms) && replica.mode != ReplicaMode::Deleting {
-            let faults = replica.wear.faults;
+            let (faults, blocks) = (replica.wear.faults, replica.wear.fault_blocks());
             parts.push(format!(
-                "{faults} findings within a day: it is replaced when there is room"
+                "{faults} findings of {blocks} bad blocks within a day: it is replaced when there \
+                 is room"
             ));
         }
         if replica.wear.damaged_blocks > 0 {

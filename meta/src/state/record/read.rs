@@ -158,8 +158,10 @@ fn wear(record: &rpc::WearRecord) -> Result<Wear, String> {
             .map(damage)
             .collect::<Result<_, _>>()?,
         faults: record.faults,
-        fault_blocks: record.fault_blocks,
+        found_blocks: record.found_blocks,
         day_began_ms: record.day_began_ms,
+        mended_blocks: record.mended_blocks,
+        last_fault_ms: record.last_fault_ms,
     })
 }
 

@@ -104,8 +104,10 @@ fn wear(wear: &Wear) -> rpc::WearRecord {
         damaged_blocks: wear.damaged_blocks,
         damages: wear.damages.iter().map(damage).collect(),
         faults: wear.faults,
-        fault_blocks: wear.fault_blocks,
+        found_blocks: wear.found_blocks,
         day_began_ms: wear.day_began_ms,
+        mended_blocks: wear.mended_blocks,
+        last_fault_ms: wear.last_fault_ms,
     }
 }
 
