@@ -17,8 +17,8 @@ use ankole_blockd::store::Store;
 use ankole_proto::rpc::v1::fleet_server::{Fleet, FleetServer};
 use ankole_proto::rpc::v1::{
     AgentOrders, AgentReport, BlockdOrders, BlockdReport, EngineOrders, EngineReport, EpochGrant,
-    GrantEpochRequest, RecordReplicaInSyncRequest, RecordReplicaLostRequest, RecordTaskDoneRequest,
-    ReplicaOrder, ReplicaReport, StoredState,
+    GrantEpochRequest, RecordReplicaInSyncRequest, RecordReplicaLostRequest,
+    RecordReservationsRequest, RecordTaskDoneRequest, ReplicaOrder, ReplicaReport, StoredState,
 };
 use ankole_proto::wire::Opcode;
 use ankole_proto::wire::body::Seal;
@@ -102,6 +102,13 @@ impl Fleet for Played {
     async fn record_task_done(
         &self,
         _: Request<RecordTaskDoneRequest>,
+    ) -> Result<Response<EngineOrders>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn record_reservations(
+        &self,
+        _: Request<RecordReservationsRequest>,
     ) -> Result<Response<EngineOrders>, Status> {
         Err(Status::unimplemented(""))
     }
