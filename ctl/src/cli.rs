@@ -126,6 +126,9 @@ pub(crate) enum VolumeCommand {
     /// Have every replica compare all its blocks with their checksums; `volume get` shows how far it
     /// is and what it found. What is found is repaired from the other replicas.
     Scrub { volume: String },
+    /// Replace the engine of an attached volume by the program that is installed now: initiators
+    /// log in again at the same portal and go on.
+    Restart { volume: String },
     /// Stop serving a volume.
     Detach { volume: String },
 }

@@ -104,6 +104,14 @@ async fn one(managers: &mut Managers, command: VolumeCommand) -> anyhow::Result<
             };
             ask!(managers, detach_volume, request)
         }
+        VolumeCommand::Restart { volume } => {
+            let request = rpc::RestartVolumeRequest {
+                volume,
+                request_id,
+                revision: 0,
+            };
+            ask!(managers, restart_volume, request)
+        }
         VolumeCommand::Update { .. } => update(managers, command, request_id).await?,
         VolumeCommand::Expand {
             volume,

@@ -116,6 +116,7 @@ pub fn agent_orders(state: &State, node: &NodeName) -> rpc::AgentOrders {
             port: if target { volume.port.into() } else { 0 },
             iqn: iqn(volume.id),
             without_target: !target,
+            replace_through_epoch: volume.restart_epoch.raw(),
         })
     });
     let engines = wanted.collect();

@@ -43,6 +43,8 @@ pub struct Volume {
     pub worker: Option<Worker>,
     /// Of the last engine (INV-1).
     pub epoch: Epoch,
+    /// Engines of this epoch and older ones are to be replaced.
+    pub restart_epoch: Epoch,
     /// Its replicas.
     pub replicas: BTreeMap<ReplicaId, Replica>,
     /// The writable layer.

@@ -211,10 +211,10 @@ async fn agent(channel: Channel, node: &'static str, world: World) {
         let orders = orders.into_inner();
         seen_revision = orders.revision;
         running.retain(|(process, task)| {
-            let wanted = orders
-                .engines
-                .iter()
-                .any(|one| one.volume_id == process.volume_id);
+            let wanted = orders.engines.iter().any(|one| {
+                let stays = process.epoch > one.replace_through_epoch;
+                one.volume_id == process.volume_id && stays
+            });
             if !wanted {
                 task.abort();
             }

@@ -264,3 +264,26 @@ async fn a_volume_is_taken_by_force_and_the_engine_before_is_fenced() {
     let taken = admin.attach_volume(request).await.unwrap().into_inner();
     assert_ne!(taken.node, "n2", "by force it goes elsewhere");
 }
+
+#[tokio::test]
+async fn a_restarted_engine_is_followed_by_one_at_the_same_portal() {
+    let (channel, _) = cluster().await;
+    let mut admin = AdminClient::new(channel);
+    admin.create_volume(create("data", "c")).await.unwrap();
+    let restart = || rpc::RestartVolumeRequest {
+        volume: "data".into(),
+        request_id: "r".into(),
+        revision: 0,
+    };
+    let early = admin.restart_volume(restart()).await.unwrap_err();
+    assert_eq!(early.code(), Code::FailedPrecondition);
+    let before = admin
+        .attach_volume(attach("data", "n1"))
+        .await
+        .unwrap()
+        .into_inner();
+    let after = admin.restart_volume(restart()).await.unwrap().into_inner();
+    assert_eq!((after.epoch, after.target), (2, before.target));
+    let again = admin.restart_volume(restart()).await.unwrap().into_inner();
+    assert_eq!(again.epoch, 2, "the same request acts once");
+}

@@ -52,6 +52,18 @@ impl<S: Seat> Admin for Desk<S> {
         on_leader!(self, request, AdminClient.detach_volume, detach_volume_here)
     }
 
+    async fn restart_volume(
+        &self,
+        request: Request<rpc::RestartVolumeRequest>,
+    ) -> Result<Response<rpc::Volume>, Status> {
+        on_leader!(
+            self,
+            request,
+            AdminClient.restart_volume,
+            restart_volume_here
+        )
+    }
+
     async fn update_volume(
         &self,
         request: Request<rpc::UpdateVolumeRequest>,

@@ -136,6 +136,26 @@ impl<S: Seat> Desk<S> {
         self.settled(&answer, "its engine did not end", done).await
     }
 
+    pub(super) async fn restart_volume_here(
+        &self,
+        request: rpc::RestartVolumeRequest,
+    ) -> Result<rpc::Volume, Status> {
+        let make = |sight: &Sight<'_>| {
+            Ok(Command::RestartEngine(rpc::RestartEngineCommand {
+                volume_id: sight.volume(&request.volume)?.id.to_string(),
+                revision: request.revision,
+            }))
+        };
+        let answer = self.act("RestartVolume", &request.request_id, make).await?;
+        let done = |sight: &Sight<'_>, volume: &Volume| {
+            let moved = volume.phase.kind() != PhaseKind::Attached;
+            let newer = volume.epoch.raw() > answer.epoch;
+            moved || (newer && view::serves(sight.observed, sight.now, volume))
+        };
+        self.settled(&answer, "its next engine did not serve", done)
+            .await
+    }
+
     /// Waits until the volume of an answer is as wanted, and tells of it.
     async fn settled(
         &self,

@@ -2,7 +2,7 @@
 
 use ankole_proto::rpc::v1::{
     AttachVolumeCommand, DetachVolumeCommand, EngineEndedCommand, GrantEpochCommand, LogAnswer,
-    StartWorkerCommand, StopWorkerCommand,
+    RestartEngineCommand, StartWorkerCommand, StopWorkerCommand,
 };
 use ankole_proto::{Epoch, NodeName};
 
@@ -63,6 +63,21 @@ impl Apply<'_> {
         volume.enter(Phase::Detaching(node.clone()), "detached")?;
         let message = format!("its engine on {node} is to end");
         self.volume_event(Severity::Info, "VolumeDetaching", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    /// Its agent ends it and asks for the next epoch, as after a crash.
+    pub(super) fn restart_engine(
+        &mut self,
+        c: &RestartEngineCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume_at(&c.volume_id, c.revision)?;
+        let Phase::Attached(node) = volume.phase.clone() else {
+            return Err(volume.wrong_phase("restarted"));
+        };
+        volume.restart_epoch = volume.epoch;
+        let message = format!("its engine on {node} is to be replaced");
+        self.volume_event(Severity::Info, "EngineRestart", &volume.name, message);
         Ok(self.put(volume))
     }
 

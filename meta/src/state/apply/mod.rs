@@ -103,6 +103,7 @@ impl Apply<'_> {
             Command::UpdateVolume(command) => self.update_volume(command),
             Command::ExpandVolume(command) => self.expand_volume(command),
             Command::ScrubVolume(command) => self.scrub_volume(command),
+            Command::RestartEngine(command) => self.restart_engine(command),
             Command::AddReplica(command) => self.add_replica(command),
             Command::RemoveReplica(command) => self.remove_replica(command),
             Command::RecordDamages(command) => self.record_damages(command),
@@ -229,6 +230,7 @@ pub(crate) const fn name(command: &Command) -> &'static str {
         Command::UpdateVolume(_) => "UpdateVolume",
         Command::ExpandVolume(_) => "ExpandVolume",
         Command::ScrubVolume(_) => "ScrubVolume",
+        Command::RestartEngine(_) => "RestartVolume",
         Command::GrantEpoch(_) => "GrantEpoch",
         _ => "a command of the managers",
     }

@@ -67,6 +67,7 @@ impl Apply<'_> {
             port: 0,
             worker: None,
             epoch: Epoch::ZERO,
+            restart_epoch: Epoch::ZERO,
             replicas,
             head,
             layers,

@@ -82,6 +82,7 @@ pub(super) fn volume(record: &rpc::VolumeRecord) -> Result<Volume, String> {
         port: u16::try_from(record.port).map_err(|error| error.to_string())?,
         worker,
         epoch: Epoch::from_raw(record.epoch),
+        restart_epoch: Epoch::from_raw(record.restart_epoch),
         replicas,
         head,
         layers,

@@ -38,6 +38,7 @@ pub(super) fn volume(volume: &Volume) -> rpc::VolumeRecord {
             .unwrap_or_default(),
         worker_ending: volume.worker.as_ref().is_some_and(|worker| worker.ending),
         epoch: volume.epoch.raw(),
+        restart_epoch: volume.restart_epoch.raw(),
         replicas: volume
             .replicas
             .iter()

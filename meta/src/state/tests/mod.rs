@@ -276,6 +276,13 @@ fn scrub(volume: u128) -> Command {
     })
 }
 
+fn restart(volume: u128) -> Command {
+    Command::RestartEngine(rpc::RestartEngineCommand {
+        volume_id: vid(volume),
+        revision: 0,
+    })
+}
+
 fn add(volume: u128, replica: u128, node: u128) -> Command {
     Command::AddReplica(rpc::AddReplicaCommand {
         volume_id: vid(volume),

@@ -42,6 +42,7 @@ fn any_command() -> impl Strategy<Value = Command> {
             Command::UpdateVolume(change)
         }),
         1 => volume().prop_map(scrub),
+        1 => volume().prop_map(restart),
         2 => (volume(), replica(), 1..=5_u128).prop_map(|(v, r, n)| add(v, r, n)),
         3 => (volume(), replica()).prop_map(|(v, r)| remove(v, r)),
         2 => (volume(), replica(), 0..3_u64).prop_map(|(v, r, n)| damaged(v, r, n)),
