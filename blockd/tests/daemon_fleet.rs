@@ -18,7 +18,8 @@ use ankole_proto::rpc::v1::fleet_server::{Fleet, FleetServer};
 use ankole_proto::rpc::v1::{
     AgentOrders, AgentReport, BlockdOrders, BlockdReport, CloneSource, Damage, EngineOrders,
     EngineReport, EpochGrant, GrantEpochRequest, RecordReplicaInSyncRequest,
-    RecordReplicaLostRequest, RecordTaskDoneRequest, ReplicaOrder, ReplicaReport, StoredState,
+    RecordReplicaLostRequest, RecordReservationsRequest, RecordTaskDoneRequest, ReplicaOrder,
+    ReplicaReport, StoredState,
 };
 use ankole_proto::wire::body::{OpenRequest, Seal};
 use ankole_proto::wire::rebuild::{LayerBlocks, LayerOf, WriteLayer};
@@ -103,6 +104,13 @@ impl Fleet for Played {
     async fn record_task_done(
         &self,
         _: Request<RecordTaskDoneRequest>,
+    ) -> Result<Response<EngineOrders>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn record_reservations(
+        &self,
+        _: Request<RecordReservationsRequest>,
     ) -> Result<Response<EngineOrders>, Status> {
         Err(Status::unimplemented(""))
     }

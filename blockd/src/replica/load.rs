@@ -199,7 +199,7 @@ impl<D: Disk> Replica<D> {
             Stop::Unclean => Dirty::left_behind(),
         };
         let mut damages = Damages::default();
-        let scrub = Scrub::load(disk, directory, &tree, &mut damages);
+        let scrub = Scrub::load(disk, directory, &descriptor, &mut damages);
         let mut replica = Self {
             disk: disk.clone(),
             directory: PathBuf::from(directory),

@@ -10,11 +10,11 @@ use ankole_proto::{BLOCK_BYTES, BlockNumber, Extent, LayerId};
 use serde::{Deserialize, Serialize};
 
 use super::damages::Damages;
+use super::descriptor::Descriptor;
 use super::rebuild::present_runs;
 use super::refusal::{ChecksumMismatch, WorkError};
 use super::{Progress, Replica, State};
 use crate::disk::Disk;
-use crate::layer::Tree;
 
 /// The file's name in the directory of the replica.
 const FILE_NAME: &str = "scrub.json";
@@ -58,14 +58,17 @@ impl Scrub {
     pub(super) fn load<D: Disk>(
         disk: &D,
         directory: &Path,
-        tree: &Tree,
+        descriptor: &Descriptor,
         damages: &mut Damages,
     ) -> Self {
         let read = disk.read_file(&directory.join(FILE_NAME), BYTES_MAX).ok();
         let scrub: Option<Self> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let mut scrub = scrub.unwrap_or_default();
         for (layer, block) in scrub.damages.drain(..).take(DAMAGES_TOLD) {
-            if tree.contains(layer) {
+            let is_ours = descriptor
+                .layer(layer)
+                .is_some_and(|layer| block < layer.size.blocks());
+            if is_ours {
                 let block = BlockNumber::from_raw(block);
                 damages.find(ChecksumMismatch { layer, block });
             }
@@ -168,7 +171,8 @@ impl<D: Disk> Replica<D> {
                 continue;
             }
             let read = self.scrub_part(layer, end, budget_blocks - blocks)?;
-            self.scrub.report.done_bytes += read * BLOCK_BYTES;
+            let report = &mut self.scrub.report;
+            report.done_bytes = report.done_bytes.saturating_add(read * BLOCK_BYTES);
             blocks += read;
             looked_at += 1;
         }
@@ -211,7 +215,8 @@ impl<D: Disk> Replica<D> {
         }
         let sound = part.blocks().filter(|block| !bad.contains(block));
         self.damages.mend(layer, sound);
-        self.scrub.report.findings += bad.len() as u64;
+        let report = &mut self.scrub.report;
+        report.findings = report.findings.saturating_add(bad.len() as u64);
         for block in bad {
             self.damages.find(ChecksumMismatch { layer, block });
         }

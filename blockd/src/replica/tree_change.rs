@@ -50,7 +50,7 @@ impl<D: Disk> Replica<D> {
     /// now is removed when the replica is loaded.
     pub(super) fn remove_files(&mut self, layer: LayerId) {
         self.files.remove(layer);
-        self.privacy.forget(layer);
+        self.forget_private(layer);
         self.damages.forget_layer(layer);
         self.census.forget(layer);
         self.index.remove_layer(layer);

@@ -83,7 +83,10 @@ pub(in crate::api) fn volume(
         chap_user: chap.map(|chap| chap.user.clone()).unwrap_or_default(),
         chap_mutual_user: mutual.map(|(user, _)| user.clone()).unwrap_or_default(),
         repaired_blocks: volume.repaired_blocks,
-        ..Default::default()
+        source_snapshot_id: volume
+            .origin
+            .map(|origin| origin.snapshot.to_string())
+            .unwrap_or_default(),
     }
 }
 

@@ -114,6 +114,7 @@ fn volumes_are_scrubbed_every_week_one_at_a_time() {
             replica_id: ReplicaId::from_bits(21).to_string(),
             node: "n1".into(),
             disk_id: disk_id("n1"),
+            ..Default::default()
         }],
         credential: vec![7; 32],
         ..Default::default()
