@@ -52,28 +52,7 @@ async fn snapshot_id(managers: &mut Managers, text: &str) -> anyhow::Result<Stri
 async fn one(managers: &mut Managers, command: VolumeCommand) -> anyhow::Result<rpc::Volume> {
     let request_id = request_id();
     Ok(match command {
-        VolumeCommand::Create {
-            name,
-            size,
-            from_snapshot,
-            replicas,
-            settings,
-        } => {
-            let source_snapshot_id = match from_snapshot {
-                Some(text) => snapshot_id(managers, &text).await?,
-                None => String::new(),
-            };
-            let request = rpc::CreateVolumeRequest {
-                name,
-                size_bytes: size.unwrap_or(0),
-                replica_count: replicas,
-                request_id,
-                write_cache: write_cache(&settings).into(),
-                chap: chap(&settings)?,
-                source_snapshot_id,
-            };
-            ask!(managers, create_volume, request)
-        }
+        VolumeCommand::Create { .. } => new(managers, command, request_id).await?,
         VolumeCommand::Get { volume } => {
             ask!(managers, get_volume, rpc::GetVolumeRequest { volume })
         }
@@ -132,6 +111,37 @@ async fn one(managers: &mut Managers, command: VolumeCommand) -> anyhow::Result<
         }
         VolumeCommand::List | VolumeCommand::Delete { .. } => bail!("answers with no volume"),
     })
+}
+
+async fn new(
+    managers: &mut Managers,
+    command: VolumeCommand,
+    request_id: String,
+) -> anyhow::Result<rpc::Volume> {
+    let VolumeCommand::Create {
+        name,
+        size,
+        from_snapshot,
+        replicas,
+        settings,
+    } = command
+    else {
+        bail!("this creates nothing");
+    };
+    let source_snapshot_id = match from_snapshot {
+        Some(text) => snapshot_id(managers, &text).await?,
+        None => String::new(),
+    };
+    let request = rpc::CreateVolumeRequest {
+        name,
+        size_bytes: size.unwrap_or(0),
+        replica_count: replicas,
+        request_id,
+        write_cache: write_cache(&settings).into(),
+        chap: chap(&settings)?,
+        source_snapshot_id,
+    };
+    Ok(ask!(managers, create_volume, request))
 }
 
 async fn update(

@@ -129,7 +129,7 @@ mod tests {
     fn three_findings_within_a_day_wear_a_replica_out() {
         let mut wear = Wear::default();
         for finding in 0..3_u64 {
-            let at_ms = NOON_MS + finding * FAULT_PAUSE_MS;
+            let at_ms = NOON_MS + 2 * finding * FAULT_PAUSE_MS;
             assert!(!wear.is_worn(at_ms));
             for later_ms in [0, 1_000] {
                 let at_ms = at_ms + later_ms;
@@ -139,7 +139,7 @@ mod tests {
             }
         }
         assert_eq!((wear.faults, wear.fault_blocks()), (3, 6));
-        assert!(wear.is_worn(NOON_MS + 3 * FAULT_PAUSE_MS));
+        assert!(wear.is_worn(NOON_MS + 6 * FAULT_PAUSE_MS));
         assert!(!wear.is_worn(NOON_MS + FAULT_DAY_MS));
         wear.found(1, vec![damage(0)], NOON_MS + 2 * FAULT_DAY_MS);
         assert!(!wear.is_worn(NOON_MS + 2 * FAULT_DAY_MS), "a new day");

@@ -124,7 +124,8 @@ fn a_volume_that_is_deleted_takes_its_group_with_it() {
 #[test]
 fn what_is_wrong_with_one_volume_refuses_the_group_before_anything_happens() {
     let mut log = gathering();
-    let wrong: [(&[(u128, u128)], &str, u32); 6] = [
+    type Wrong<'a> = (&'a [(u128, u128)], &'a str, u32);
+    let wrong: [Wrong<'_>; 6] = [
         (&[(1, 3), (1, 4)], "other", 3),
         (&[(1, 3), (2, 3)], "other", 3),
         (&[(1, 3), (3, 4)], "other", 5),
