@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ankole_proto::{ChunkNumber, LayerId};
 
+use super::census::Census;
 use super::chunk_cache::{CacheBudget, ChunkCache};
 use super::damages::Damages;
 use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Stop, StoredState};
@@ -14,6 +15,7 @@ use super::memory::Recollection;
 use super::open_files::OpenFiles;
 use super::private::{Privacy, is_left_behind};
 use super::recover::recover_layer;
+use super::scrub::Scrub;
 use super::vacated::Vacated;
 use super::{Allocation, Replica, Session, State};
 use crate::disk::{Disk, DiskFile};
@@ -196,6 +198,8 @@ impl<D: Disk> Replica<D> {
             Stop::Clean => Dirty::default(),
             Stop::Unclean => Dirty::left_behind(),
         };
+        let mut damages = Damages::default();
+        let scrub = Scrub::load(disk, directory, &descriptor, &mut damages);
         let mut replica = Self {
             disk: disk.clone(),
             directory: PathBuf::from(directory),
@@ -216,7 +220,9 @@ impl<D: Disk> Replica<D> {
             merge: None,
             settle: None,
             privacy: Privacy::new(),
-            damages: Damages::default(),
+            damages,
+            scrub,
+            census: Census::default(),
             resummed_blocks: 0,
             sums: Vec::new(),
             block_sums: Vec::new(),

@@ -14,7 +14,7 @@ use super::boot_id;
 use super::disk_root::DiskRoot;
 use super::flush_gate::{FlushGate, FlushWaiter, Joined};
 use super::tenancy::{ConnectionId, Tenancy};
-use super::{CreateError, Creation};
+use super::{CreateError, Creation, now_ms};
 use crate::disk::LocalDisk;
 use crate::replica::refusal::Refusal;
 use crate::replica::{self, Replica, TreeError};
@@ -351,6 +351,19 @@ impl Slot {
             }
         }
         Ok(())
+    }
+
+    /// Begins the scrub that was asked for, unless it was begun already.
+    pub fn ask_scrub(&self, request: u64) {
+        if request == 0 {
+            return;
+        }
+        if let Some(mut replica) = self.replica()
+            && replica.begin_scrub(request, now_ms())
+        {
+            tracing::info!(replica = %self.id, request, "scrub begins as asked");
+            self.changed.notify_one();
+        }
     }
 
     /// Has the managers told at once that something is different now.

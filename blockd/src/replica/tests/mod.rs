@@ -7,4 +7,6 @@ mod damage;
 mod model;
 mod operations;
 mod rebuilding;
+mod repairing;
+mod scrubbing;
 mod support;

@@ -7,6 +7,7 @@ use ankole_proto::rpc::v1::{
 };
 use ankole_proto::{DiskId, NodeName, ReplicaId};
 
+use super::clones::is_clone_in_the_making;
 use super::rebuilds::Rebuilds;
 use super::{Commands, SILENT_MS, View};
 use crate::reconcile::{Liveness, Sight, StoredState, Want, liveness, place, removable_layers};
@@ -26,6 +27,7 @@ impl View<'_> {
             for (id, replica) in &volume.replicas {
                 let sight = self.observed.sight(&replica.node, replica.disk, *id);
                 let command = match replica.mode {
+                    ReplicaMode::Creating if is_clone_in_the_making(volume) => None,
                     ReplicaMode::Creating => self.creating(volume, *id, replica, sight, fresh),
                     ReplicaMode::InSync => self.in_sync(volume, *id, replica, sight),
                     // One too many is not made equal again.
@@ -179,7 +181,7 @@ impl View<'_> {
     }
 
     /// Whether an engine under the present epoch reports.
-    fn engine_runs(self, volume: &Volume) -> bool {
+    pub(super) fn engine_runs(self, volume: &Volume) -> bool {
         let seen = self.observed.engines.get(&volume.id);
         volume.wanted_engine().is_some()
             && seen.is_some_and(|seen| {
@@ -240,6 +242,7 @@ impl View<'_> {
             replica_id: ReplicaId::from_bits(fresh()).to_string(),
             node: node.to_string(),
             disk_id: disk.to_string(),
+            ..Default::default()
         };
         Some(Command::ReplaceReplica(ReplaceReplicaCommand {
             volume_id: volume.id.to_string(),
