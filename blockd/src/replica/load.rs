@@ -255,6 +255,13 @@ impl<D: Disk> Replica<D> {
     }
 }
 
+/// Whether another replica has the layer's files too: then no rebuild here has written to them.
+fn is_shared<F: DiskFile>(directory: &Path, files: &LayerFiles<F>) -> Result<bool, LoadError> {
+    let path = file_path(directory, files.layer, Part::Image);
+    let links = files.image.links();
+    Ok(links.map_err(|error| file_error(&path, error))? > 1)
+}
+
 /// Repairs and reads every layer, base first; the index and the head's files.
 fn read_layers<D: Disk>(
     disk: &D,
@@ -272,7 +279,7 @@ fn read_layers<D: Disk>(
         let files = open_layer(disk, directory, layer, lengths)?;
         let is_head = layer == tree.head();
         let in_doubt = is_head || descriptor.state == StoredState::Rebuilding;
-        if in_doubt && descriptor.stop == Stop::Unclean {
+        if in_doubt && descriptor.stop == Stop::Unclean && !is_shared(directory, &files)? {
             recover_layer(&files).map_err(|error| scan_error(directory, layer, error))?;
         }
         scan_layer(&files, &mut index, chain.contains(&layer))

@@ -522,6 +522,12 @@ fn perform(
                 .map_err(|error| refuse(&error))?;
             Durability::Cached
         }
+        Request::RepairLayer(extent, body) => {
+            store
+                .repair_layer(epoch, extent, &body)
+                .map_err(|error| refuse(&error))?;
+            Durability::Cached
+        }
         Request::Tree(change) => {
             match change {
                 TreeRequest::Seal(seal) => store.seal(epoch, seal),
