@@ -2,10 +2,12 @@
 //! by chunk, while I/O goes on; then it leaves the tree.
 //!
 //! A step copies blocks, the caller syncs them, the next step marks them present in the target
-//! (never before their data is durable), and once all is marked and durable the layer goes. Until
-//! then both layers hold the block, so a stop at any point loses nothing, and the merge begins
-//! again from the first chunk, where it finds its work done. A layer without children is dropped;
-//! one with several waits.
+//! (never before their data is durable), and once all is marked and durable the layer goes. A chunk
+//! that is marked, durably, is given back by the source on the way: its map record is cleared, and
+//! once that is durable its place is punched ([`release`]). So a merge needs free space for a few
+//! steps, however large the layer. Until then both layers hold the block, so a stop at any point
+//! loses nothing, and the merge begins again from the first chunk, where it finds its work done. A
+//! layer without children is dropped; one with several waits.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,9 @@ use crate::disk::Disk;
 use crate::layer::{BLOCK, MapRecord, PLACES};
 
 use super::read::as_index;
+use release::Release;
+
+mod release;
 
 /// The most chunks whose maps one step looks at: bounds the time of a step over empty space.
 const CHUNKS_PER_STEP_MAX: u64 = 1024;
@@ -46,6 +51,7 @@ pub(super) struct Merge {
     next_chunk: u64,
     /// Copied and not yet marked in the target.
     copied: BTreeMap<ChunkNumber, MapRecord>,
+    release: Release,
     wait: Wait,
     stage: Stage,
 }
@@ -55,6 +61,7 @@ impl Merge {
     pub(super) fn synced(&mut self, number: u64) {
         if self.wait == Wait::Sync(number) {
             self.wait = Wait::Nothing;
+            self.release.synced();
         }
     }
 
@@ -104,13 +111,14 @@ impl<D: Disk> Replica<D> {
         {
             return Ok(progress);
         }
+        self.give_back()?;
         self.mark_copied()?;
         let (blocks, at_end) = self.copy_chunks(budget_blocks)?;
-        let has_copied = self
+        let is_under_way = self
             .merge
             .as_ref()
-            .is_some_and(|merge| !merge.copied.is_empty());
-        if has_copied {
+            .is_some_and(|merge| !merge.copied.is_empty() || merge.release.waits_for_sync());
+        if is_under_way {
             self.sync_merge(Stage::Copying)
         } else if at_end {
             self.sync_merge(Stage::Finishing)
@@ -137,11 +145,14 @@ impl<D: Disk> Replica<D> {
                     return Ok(Progress::Working { blocks: 0 });
                 }
                 [target] => {
+                    // A file that a clone has too stays as it is.
+                    let release = Release::new(!self.is_shared(source)?);
                     self.merge = Some(Merge {
                         source,
                         target: *target,
                         next_chunk: 0,
                         copied: BTreeMap::new(),
+                        release,
                         wait: Wait::Nothing,
                         stage: Stage::Copying,
                     });
@@ -162,7 +173,9 @@ impl<D: Disk> Replica<D> {
             Ok(files) => files.clone(),
             Err(error) => return Err(self.failed("opening a layer", error).into()),
         };
-        let plan = self.plan_merge(vec![files.image, files.sums, files.map]);
+        let mut synced = vec![files.image, files.sums, files.map];
+        synced.extend(self.cleared_map()?);
+        let plan = self.plan_merge(synced);
         if let Some(merge) = &mut self.merge {
             merge.wait = Wait::Sync(plan.number());
             merge.stage = stage;
@@ -185,10 +198,10 @@ impl<D: Disk> Replica<D> {
             }
             let chunk = ChunkNumber::from_raw(chunk);
             let moved = self.copy_chunk(source, target, chunk)?;
-            blocks += moved.present.count() as u64;
+            blocks += moved.map_or(0, |moved| moved.present.count() as u64);
             if let Some(merge) = &mut self.merge {
                 merge.next_chunk += 1;
-                if !moved.is_empty() {
+                if let Some(moved) = moved {
                     merge.copied.insert(chunk, moved);
                 }
             }
@@ -196,16 +209,17 @@ impl<D: Disk> Replica<D> {
         Ok((blocks, false))
     }
 
-    /// Copies what the target does not decide; what it is to be told.
+    /// Copies what the target does not decide; what it is to be told. `None`: the source has
+    /// nothing here.
     fn copy_chunk(
         &mut self,
         source: LayerId,
         target: LayerId,
         chunk: ChunkNumber,
-    ) -> Result<MapRecord, BlockError> {
+    ) -> Result<Option<MapRecord>, BlockError> {
         let from = self.record(source, chunk)?;
         if from.is_empty() {
-            return Ok(from);
+            return Ok(None);
         }
         let to = self.record(target, chunk)?;
         let moved = undecided(&from, &to);
@@ -230,7 +244,7 @@ impl<D: Disk> Replica<D> {
             written.map_err(|error| self.failed("merging blocks", error))?;
         }
         debug_assert!(data.len() <= PLACES * BLOCK);
-        Ok(moved)
+        Ok(Some(moved))
     }
 
     /// Tells the target's map of what was copied and is durable now.
@@ -240,6 +254,7 @@ impl<D: Disk> Replica<D> {
         };
         let (source, target) = (merge.source, merge.target);
         let copied = std::mem::take(&mut merge.copied);
+        merge.release.mark(copied.keys().copied());
         for (chunk, moved) in copied {
             let old = self.record(target, chunk)?;
             // What was written or unmapped meanwhile is newer.
