@@ -185,7 +185,9 @@ proptest! {
         }
         if let Some(gone) = world.choose(which) {
             let children = |id| usage.iter().filter(|of| of.link.parent == Some(id)).count();
-            if children(layer(gone)) < 2 {
+            // Else that removal lets another layer go, too, which waited for it.
+            let alone = usage.iter().all(|of| !of.removing);
+            if alone && children(layer(gone)) < 2 {
                 let before = world.rig.replica.used_bytes();
                 let reclaimable = usage.iter()
                     .find(|usage| usage.link.layer == layer(gone))
