@@ -12,8 +12,9 @@ use crate::disk::LocalDisk;
 use crate::replica::{Progress, WorkError};
 use crate::store::{Slot, Store, StoreReplica};
 
-/// What one step reads or moves at most: 1 MiB.
-const STEP_BLOCKS: u64 = 256;
+/// What one step reads or moves at most: 128 KiB, so that I/O to the same replica waits for no more
+/// than about 100 µs.
+const STEP_BLOCKS: u64 = 32;
 /// The rest after a step, as a multiple of the step.
 const REST_FACTOR: u32 = 3;
 /// The shortest and the longest rest after a step.

@@ -4,6 +4,7 @@ mod basic;
 mod cloning;
 mod crash;
 mod damage;
+mod merging;
 mod model;
 mod operations;
 mod rebuilding;
