@@ -17,7 +17,7 @@ use super::tenancy::{ConnectionId, Tenancy};
 use super::{CreateError, Creation, now_ms};
 use crate::disk::LocalDisk;
 use crate::replica::refusal::Refusal;
-use crate::replica::{self, Replica, TreeError};
+use crate::replica::{self, CacheBudget, Replica, TreeError};
 
 /// A replica on a disk of this host.
 pub type StoreReplica = Replica<LocalDisk>;
@@ -134,6 +134,13 @@ impl Slot {
             }
         }
         Ok(Self::load(root, creation.replica, started, changed))
+    }
+
+    /// Has the replica take part in the daemon's budget for what is cached.
+    pub(super) fn share_cache(&self, budget: &Arc<CacheBudget>) {
+        if let Some(mut replica) = self.replica() {
+            replica.share_cache(budget);
+        }
     }
 
     /// Which replica.

@@ -1,12 +1,12 @@
 //! One engine process: the real mirror core, and the operations that clients have at it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ankole_engine::mirror::event::{Effect, Event};
+use ankole_engine::mirror::event::{Effect, Event, LinkId};
 use ankole_engine::mirror::{Mirror, MirrorConfig};
 use ankole_engine::volume::{Moment, Operation, OperationId};
-use ankole_proto::{Epoch, Extent, NodeName};
+use ankole_proto::{Epoch, Extent, NodeName, ReplicaId};
 use bytes::Bytes;
 
 use super::history::WriteId;
@@ -53,6 +53,10 @@ pub(super) struct Engine {
     next_operation: u64,
     /// It hears nothing from the managers.
     pub(super) deaf: bool,
+    /// When a replica was last heard.
+    heard: BTreeMap<ReplicaId, Duration>,
+    /// Links whose opening it has heard of.
+    opened: BTreeSet<LinkId>,
     /// The earliest tick that is scheduled.
     pub(super) tick_at: Option<Duration>,
 }
@@ -74,6 +78,9 @@ impl Engine {
         if mutation == Some(Mutation::LongLeases) {
             config.limits.lease = Duration::from_secs(30);
         }
+        if mutation == Some(Mutation::ChooseHastily) {
+            config.limits.forgetful_grace = Duration::ZERO;
+        }
         let mirror = Mirror::new(config, managers.orders());
         Self {
             id,
@@ -84,6 +91,8 @@ impl Engine {
             waiting: BTreeMap::new(),
             next_operation: 1,
             deaf: false,
+            heard: BTreeMap::new(),
+            opened: BTreeSet::new(),
             tick_at: None,
         }
     }
@@ -99,9 +108,31 @@ impl Engine {
 
     /// Lets the mirror take in an event.
     pub(super) fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        if let Event::LinkOpened { replica, .. } | Event::Reply { replica, .. } = &event {
+            self.heard.insert(*replica, now);
+        }
+        if let Event::LinkOpened { link, .. } = &event {
+            self.opened.insert(*link);
+        }
         let mut effects = Vec::new();
         self.mirror.step(self.moment(now), event, &mut effects);
         effects
+    }
+
+    /// Whether it has told that what was not flushed may be lost.
+    pub(super) fn told_loss(&self) -> bool {
+        self.mirror.status().unflushed_lost
+    }
+
+    /// Whether it knows what the replica said when this link was opened.
+    pub(super) fn knows(&self, link: LinkId) -> bool {
+        self.opened.contains(&link)
+    }
+
+    /// How long it has not heard a replica.
+    pub(super) fn silence(&self, replica: ReplicaId, now: Duration) -> Duration {
+        let heard = self.heard.get(&replica).copied();
+        now.saturating_sub(heard.unwrap_or(self.started))
     }
 
     /// When the mirror wants the time.

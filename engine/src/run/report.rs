@@ -24,6 +24,8 @@ pub(super) struct Reporter {
     held: Rc<HeldDirectory>,
     record: EngineRecord,
     next: Instant,
+    /// The loss of what was not flushed has been logged.
+    told_loss: bool,
 }
 
 impl Reporter {
@@ -44,6 +46,7 @@ impl Reporter {
             held,
             record,
             next: Instant::now(),
+            told_loss: false,
         })
     }
 
@@ -62,8 +65,13 @@ impl Reporter {
         self.next = Instant::now() + REPORT_INTERVAL;
         let status = engine.status();
         let mut message = status.held_because.clone().unwrap_or_default();
-        if status.unflushed_lost && message.is_empty() {
-            UNFLUSHED_LOST.clone_into(&mut message);
+        if status.unflushed_lost {
+            if !std::mem::replace(&mut self.told_loss, true) {
+                tracing::error!("{UNFLUSHED_LOST}");
+            }
+            if message.is_empty() {
+                UNFLUSHED_LOST.clone_into(&mut message);
+            }
         }
         engine.control().report(EngineStatus {
             serving: phase == Phase::Serving,

@@ -17,6 +17,10 @@ pub(in super::super) fn check(
         let Some(host) = hosts.iter_mut().find(|host| host.replica == replica) else {
             continue;
         };
+        if !host.intact {
+            // It lost its power, and the engine has not heard of it since.
+            continue;
+        }
         let node = host.node.to_string();
         let Some(store) = host.replica_mut() else {
             continue;

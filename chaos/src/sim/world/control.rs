@@ -13,6 +13,9 @@ use super::super::mutation::Mutation;
 use super::super::network::delay;
 use super::{HOSTS, Happening, Predecessor, RECONCILE_INTERVAL, World};
 
+/// How long an engine must at least have heard nothing of a replica that has everything before it
+/// goes on with one that may not.
+const FORGETFUL_PATIENCE: Duration = Duration::from_secs(15);
 /// How long an engine's client tries to reach the managers.
 const RECORD_DEADLINE: Duration = Duration::from_secs(1);
 /// One answer of the managers in so many is lost after they have acted.
@@ -37,7 +40,7 @@ impl World {
         let refusal = result.as_ref().err();
         self.note(format_args!("managers: {id:?} {record:?}: {refusal:?}"));
         if result.is_ok() {
-            self.recorded(&record);
+            self.recorded(id, &record);
         }
         if self.random.random_ratio(1, LOST_ANSWER_ONE_IN) {
             self.answer_record(id, record, nobody, RECORD_DEADLINE);
@@ -67,7 +70,7 @@ impl World {
     }
 
     /// Something has been committed.
-    fn recorded(&mut self, record: &Record) {
+    fn recorded(&mut self, id: EngineId, record: &Record) {
         let now = self.schedule.now();
         match record {
             Record::ReplicaInSync { replica } => {
@@ -75,9 +78,7 @@ impl World {
                     host.intact = true;
                 }
             }
-            // An engine that reaches only a replica whose host lost its power drops, after its
-            // grace, one that it does not reach: what was not flushed goes with it.
-            Record::ReplicaLost { .. } => self.note_power_loss(),
+            Record::ReplicaLost { replica, .. } => self.lost_intact(id, *replica),
             Record::TaskDone { refusal, .. } => {
                 if let Some(revert) = self.revert.take_if(|_| !self.managers.has_task()) {
                     if refusal.is_none() {
@@ -90,6 +91,23 @@ impl World {
                     self.summary.snapshots += 1;
                 }
             }
+        }
+    }
+
+    /// An engine that reaches only replicas whose hosts lost their power may drop one that has it
+    /// all, and with it what was not flushed; but only when it has waited for it and says so. What
+    /// goes in any other way counts as kept, and is missed when it is read.
+    fn lost_intact(&mut self, engine: EngineId, replica: ReplicaId) {
+        let now = self.schedule.now();
+        let faulted = self
+            .host_of(replica)
+            .is_some_and(|host| host.fault().is_some());
+        let Some(engine) = self.engines.get(&engine) else {
+            return;
+        };
+        let waited = faulted || engine.silence(replica, now) >= FORGETFUL_PATIENCE;
+        if engine.told_loss() && waited {
+            self.note_power_loss();
         }
     }
 

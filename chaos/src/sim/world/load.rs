@@ -226,7 +226,11 @@ impl World {
         for host in &mut self.hosts {
             // It has what this engine acknowledges from now on. When it had lost what was not
             // flushed, the engine has picked it all the same, as the best within reach.
-            let serves = host.tenant().is_some_and(|tenant| tenant.engine == id);
+            // What it has not heard of yet it cannot have noticed.
+            let engine = self.engines.get(&id);
+            let serves = host.tenant().is_some_and(|tenant| {
+                tenant.engine == id && engine.is_some_and(|engine| engine.knows(tenant.link))
+            });
             if serves && self.managers.mode(host.replica) == Some(Mode::InSync) {
                 picked |= !host.intact;
                 host.intact = true;
