@@ -18,5 +18,5 @@ mod settings;
 pub use address::{ManagerAddress, ManagerAddressError};
 pub use call::{CallError, Managers, Patience};
 pub use control::{Control, ControlConfig, ControlError, ControlEvent};
-pub use heartbeat::{EngineStatus, Rebuild};
+pub use heartbeat::{EngineStatus, Rebuild, report};
 pub use settings::Settings;
