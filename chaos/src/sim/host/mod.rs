@@ -80,7 +80,7 @@ impl Host {
 
     /// Starts the blockd.
     pub(super) fn start(&mut self, now: Duration) {
-        if self.mutation == Some(Mutation::DropSynced) {
+        if self.mutation == Some(Mutation::DropSynced) && !self.slots.is_empty() {
             // From now on: what was created is there.
             self.disk.drop_synced();
         }
