@@ -12,6 +12,7 @@ pub mod bench;
 pub mod cluster;
 pub mod conformance;
 pub mod demo;
+pub mod fuzz;
 pub mod initiator;
 pub mod live;
 pub mod load;

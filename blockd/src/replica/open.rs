@@ -20,7 +20,8 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Opens it for the engine of `request.epoch`: checks the request, makes the epoch durable,
-    /// obeys it. The size may differ from the engine's: the answer tells. `lease_remaining_ms` of the answer is 0: the caller owns the clock.
+    /// obeys it. The size may differ from the engine's: the answer tells.
+    /// `lease_remaining_ms` of the answer is 0: the caller owns the clock.
     ///
     /// # Errors
     ///

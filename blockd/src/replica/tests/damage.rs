@@ -163,7 +163,10 @@ fn a_store_of_format_1_opens_with_what_it_holds() {
         })
         .collect();
     let replica = format!(
-        r#"{{"replica":{},"volume":{},"size":{},"credential":{},"epoch":{},"stop":{},"boot":{},"state":{},"head":{},"layers":[{}]}}"#,
+        concat!(
+            r#"{{"replica":{},"volume":{},"size":{},"credential":{},"epoch":{},"stop":{},"#,
+            r#""boot":{},"state":{},"head":{},"layers":[{}]}}"#
+        ),
         value["replica"]["replica"],
         value["replica"]["volume"],
         value["replica"]["size"],

@@ -23,8 +23,8 @@ pub enum Action {
         /// The command.
         request: Request,
     },
-    /// Reset the device and abort the commands of all sessions, this one's with [`super::Session::abort`]; when all have ended
-    /// call [`super::Session::purged`].
+    /// Reset the device and abort the commands of all sessions, this one's with
+    /// [`super::Session::abort`]; when all have ended call [`super::Session::purged`].
     Purge {
         /// Names the request that is to be answered.
         request: PurgeRequest,
