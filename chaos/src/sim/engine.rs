@@ -1,14 +1,14 @@
 //! One engine process: the real mirror core, and the operations that clients have at it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ankole_engine::managers::{ControlConfig, EngineStatus, Rebuild, report};
-use ankole_engine::mirror::event::{Effect, Event, Orders};
+use ankole_engine::mirror::event::{Effect, Event, LinkId, Orders};
 use ankole_engine::mirror::{Mirror, MirrorConfig};
 use ankole_engine::volume::{Moment, Operation, OperationId};
 use ankole_proto::rpc::v1::EngineReport;
-use ankole_proto::{Epoch, Extent, NodeName, VolumeId};
+use ankole_proto::{Epoch, Extent, NodeName, ReplicaId, VolumeId};
 use bytes::Bytes;
 
 use super::history::WriteId;
@@ -67,6 +67,10 @@ pub(super) struct Engine {
     /// It hears nothing from the managers.
     pub(super) deaf: bool,
     pub(super) seen_revision: u64,
+    /// When a replica was last heard.
+    heard: BTreeMap<ReplicaId, Duration>,
+    /// Links whose opening it has heard of.
+    opened: BTreeSet<LinkId>,
     /// The earliest tick that is scheduled.
     pub(super) tick_at: Option<Duration>,
 }
@@ -82,6 +86,8 @@ impl Engine {
             next_operation: 1,
             deaf: false,
             seen_revision: 0,
+            heard: BTreeMap::new(),
+            opened: BTreeSet::new(),
             tick_at: None,
         }
     }
@@ -110,6 +116,9 @@ impl Engine {
         if mutation == Some(Mutation::LongLeases) {
             config.limits.lease = Duration::from_secs(30);
         }
+        if mutation == Some(Mutation::ChooseHastily) {
+            config.limits.forgetful_grace = Duration::ZERO;
+        }
         self.mirror = Some(Mirror::new(config, orders));
         true
     }
@@ -135,11 +144,34 @@ impl Engine {
 
     /// Lets the mirror take in an event.
     pub(super) fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        if let Event::LinkOpened { replica, .. } | Event::Reply { replica, .. } = &event {
+            self.heard.insert(*replica, now);
+        }
+        if let Event::LinkOpened { link, .. } = &event {
+            self.opened.insert(*link);
+        }
         let (mut effects, moment) = (Vec::new(), self.moment(now));
         if let Some(mirror) = &mut self.mirror {
             mirror.step(moment, event, &mut effects);
         }
         effects
+    }
+
+    /// Whether it has told that what was not flushed may be lost.
+    pub(super) fn told_loss(&self) -> bool {
+        let mirror = self.mirror.as_ref();
+        mirror.is_some_and(|mirror| mirror.status().unflushed_lost)
+    }
+
+    /// Whether it knows what the replica said when this link was opened.
+    pub(super) fn knows(&self, link: LinkId) -> bool {
+        self.opened.contains(&link)
+    }
+
+    /// How long it has not heard a replica.
+    pub(super) fn silence(&self, replica: ReplicaId, now: Duration) -> Duration {
+        let heard = self.heard.get(&replica).copied();
+        now.saturating_sub(heard.unwrap_or(self.started))
     }
 
     /// When the mirror wants the time.

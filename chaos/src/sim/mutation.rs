@@ -47,6 +47,8 @@ pub enum Mutation {
     ForgetLeases,
     /// INV-8: an engine is told that the one before it has ended, when it has not.
     AssumeEnded,
+    /// INV-2: engines choose the first replica that answers, although it lost its power.
+    ChooseHastily,
     /// INV-8: engines believe in a reply for half a minute.
     LongLeases,
     /// INV-9: the managers record a returning replica as in sync at once.
@@ -65,7 +67,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::ObeyAnyEpoch,
         Self::GrantTwice,
         Self::DropSynced,
@@ -85,6 +87,7 @@ impl Mutation {
         Self::ReadPastMirror,
         Self::ForgetLeases,
         Self::AssumeEnded,
+        Self::ChooseHastily,
         Self::LongLeases,
         Self::PromoteAtOnce,
         Self::SkipCopies,
@@ -111,6 +114,7 @@ impl Mutation {
             | Self::ForgetInFlight
             | Self::SayClean
             | Self::SayRestarted => &[Acknowledged, History, Convergence],
+            Self::ChooseHastily => &[History],
             Self::DropLast => &[Membership],
             Self::IgnoreFlushes | Self::IgnoreFua => &[History],
             Self::RewriteSealed => &[Snapshots, History, Convergence],

@@ -24,6 +24,10 @@ pub struct Limits {
     /// How long a replica may take to open before it is recorded lost: at the start, and when all
     /// had been silent. As long as a stopped blockd may stall I/O.
     pub open_grace: Duration,
+    /// How long the others are waited for when the only replicas that answer have lost their host's
+    /// power, and with it perhaps what was acknowledged and not flushed. As long as I/O is held, and
+    /// as a host takes to start: a replica that has it all may be a moment away.
+    pub forgetful_grace: Duration,
     /// How long a replica may take over a read, write or ping. Longer than a busy disk stalls,
     /// shorter than an initiator's patience.
     pub write_deadline: Duration,
@@ -76,6 +80,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             open_grace: Duration::from_secs(5),
+            forgetful_grace: Duration::from_secs(20),
             write_deadline: Duration::from_secs(5),
             sync_deadline: Duration::from_secs(30),
             connect_deadline: Duration::from_secs(12),

@@ -41,13 +41,14 @@ impl Mirror {
     }
 
     /// Whether every in-sync replica's lease is running. A doubtful one gives none: what it had
-    /// acknowledged may be gone, so nothing is answered before its loss is on record (INV-3).
+    /// acknowledged may be gone, so nothing is answered before its loss is on record (INV-3). One
+    /// that may be on record as in sync, as the managers' answer is not known, is treated alike.
     pub(super) fn may_serve(&self, now: Moment) -> bool {
         self.phase.serves()
             && self
                 .replicas
                 .values()
-                .filter(|replica| replica.is_in_sync())
+                .filter(|replica| replica.is_in_sync() || replica.may_be_in_sync())
                 .all(|replica| self.has_lease(replica, now) && !replica.is_doubtful())
     }
 

@@ -130,22 +130,14 @@ impl Mirror {
             return;
         };
         let slot = replica.slot;
-        let down = Down {
-            retry_at: now,
-            drop_at: now,
-            reason: String::new(),
-        };
+        let down = Down::new(now, now, "");
         // Through Down, as the session is owned by the state that is left.
         if let State::Doubtful(doubtful) = replica.enter(State::Down(down)) {
             let link = doubtful.session.link;
             replica.enter(State::Connecting {
                 link,
                 since: now,
-                before: Down {
-                    retry_at: now,
-                    drop_at: now,
-                    reason: String::new(),
-                },
+                before: Down::new(now, now, ""),
             });
             replica.enter(State::Live(doubtful.session));
         }
@@ -226,6 +218,7 @@ impl Mirror {
         replica.enter(State::Down(Down {
             retry_at: now + pause,
             drop_at,
+            refused,
             reason,
         }));
         self.attention = true;

@@ -47,11 +47,7 @@ impl Mirror {
             return;
         };
         let slot = replica.slot;
-        let down = Down {
-            retry_at,
-            drop_at,
-            reason,
-        };
+        let down = Down::new(retry_at, drop_at, reason);
         let before = replica.enter(State::Down(down));
         if let State::Doubtful(_) = before {
             // It answered, but not as one that holds everything.
@@ -104,6 +100,7 @@ impl Mirror {
             self.pick_doubtful(now, effects);
             return;
         }
+        self.forgetful_since = None;
         let doubtful: Vec<(ReplicaId, String)> = self
             .replicas
             .values()
@@ -120,18 +117,10 @@ impl Mirror {
     }
 
     /// All in-sync replicas are doubtful, or have been away for too long: choose the best. On this
-    /// node first, then by id, so that every engine would choose alike.
+    /// node first, then by id, so that every engine would choose alike. One whose host may have
+    /// lost what was not flushed is chosen only when the others have been waited for for much
+    /// longer: one of them may have it all.
     fn pick_doubtful(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let undecided = self.replicas.values().any(|replica| {
-            replica.is_in_sync()
-                && match replica.state() {
-                    State::Doubtful(_) => false,
-                    State::Down(down) | State::Connecting { before: down, .. } => {
-                        now < down.drop_at
-                    }
-                    _ => true,
-                }
-        });
         let best = self
             .replicas
             .values()
@@ -143,9 +132,33 @@ impl Mirror {
                 _ => None,
             })
             .min();
-        if let (false, Some((doubt, _, id))) = (undecided, best) {
+        let Some((doubt, _, id)) = best else {
+            return;
+        };
+        if doubt == Doubt::Forgetful {
+            self.forgetful_since.get_or_insert(now);
+        }
+        let patient =
+            doubt == Doubt::Forgetful && self.forgetful_until().is_some_and(|at| now < at);
+        let undecided = self.replicas.values().any(|replica| {
+            replica.is_in_sync()
+                && match replica.state() {
+                    State::Doubtful(_) => false,
+                    State::Down(down) | State::Connecting { before: down, .. } => {
+                        now < down.drop_at || (patient && !down.refused && !replica.missed)
+                    }
+                    _ => true,
+                }
+        });
+        if !undecided {
+            self.forgetful_since = None;
             self.trust(id, doubt, now, effects);
         }
+    }
+
+    /// Until then a better replica than one that may have lost what was not flushed is waited for.
+    pub(super) fn forgetful_until(&self) -> Option<Moment> {
+        Some(self.forgetful_since? + self.config.limits.forgetful_grace)
     }
 
     /// Records what may be recorded, and asks again where nobody answered.
@@ -255,11 +268,8 @@ impl Mirror {
         // Refused as the last one, or nothing is known: it may come back; if it does not, the
         // managers are asked again.
         let reason = reason.clone();
-        replica.enter(State::Down(Down {
-            // A doubtful one would be asked about again as soon as it is open.
-            retry_at: now + pause,
-            drop_at: now + pause,
-            reason,
-        }));
+        // A doubtful one would be asked about again as soon as it is open.
+        let at = now + pause;
+        replica.enter(State::Down(Down::new(at, at, reason)));
     }
 }

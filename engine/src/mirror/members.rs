@@ -94,11 +94,8 @@ impl Mirror {
             let Some(slot) = self.free_slot() else {
                 return;
             };
-            let down = Down {
-                retry_at: now,
-                drop_at: now + self.config.limits.open_grace,
-                reason: "it has not been reached yet".to_owned(),
-            };
+            let drop_at = now + self.config.limits.open_grace;
+            let down = Down::new(now, drop_at, "it has not been reached yet");
             let mut replica = Replica::new(member, slot, down);
             replica.missed = replica.is_in_sync() && !starting;
             self.replicas.insert(id, replica);
@@ -167,11 +164,7 @@ impl Mirror {
             effects.push(Effect::Disconnect { replica: id, link });
         }
         if replica.state().kind() != Kind::Down {
-            replica.enter(State::Down(Down {
-                retry_at: now,
-                drop_at: now,
-                reason: "it is to be rebuilt".to_owned(),
-            }));
+            replica.enter(State::Down(Down::new(now, now, "it is to be rebuilt")));
         }
     }
 

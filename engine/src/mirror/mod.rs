@@ -86,6 +86,8 @@ pub struct Mirror {
     untold_loss: bool,
     /// A replica was chosen that may have lost what was acknowledged.
     unflushed_lost: bool,
+    /// Since when no better replica answers than ones that may have lost what was not flushed.
+    forgetful_since: Option<Moment>,
     initiators: u32,
     /// When the last step was.
     now: Moment,
@@ -142,6 +144,7 @@ impl Mirror {
             repairs: Repairs::default(),
             untold_loss: false,
             unflushed_lost: false,
+            forgetful_since: None,
             initiators: 0,
             now: Moment::default(),
             excused_until: Moment::default(),
@@ -247,6 +250,7 @@ impl Mirror {
             self.stop_wake_at(),
             self.task_wake_at(),
             self.repairs.retry_at(self.now),
+            self.forgetful_until().filter(|at| *at > self.now),
             self.stalls.front().map(|(at, _)| *at),
             Self::held_until(&self.held, limits.hold_limit),
             self.early.front().map(|(.., at)| *at + limits.hold_limit),

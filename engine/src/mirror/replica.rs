@@ -48,7 +48,21 @@ pub(super) struct Down {
     pub(super) retry_at: Moment,
     /// From then on its loss may be recorded.
     pub(super) drop_at: Moment,
+    /// It answered that it cannot be opened, so nobody waits for it.
+    pub(super) refused: bool,
     pub(super) reason: String,
+}
+
+impl Down {
+    /// Without link from now on, to be tried and lost at these moments.
+    pub(super) fn new(retry_at: Moment, drop_at: Moment, reason: impl Into<String>) -> Self {
+        Self {
+            retry_at,
+            drop_at,
+            refused: false,
+            reason: reason.into(),
+        }
+    }
 }
 
 /// An open replica that is not known to hold everything.

@@ -131,7 +131,7 @@ fn message(replica: &Replica) -> String {
         State::Connecting { before, .. } => format!("connecting; before: {}", before.reason),
         State::Doubtful(doubtful) => match &doubtful.doubt {
             Doubt::Unfit(reason) => reason.clone(),
-            doubt => format!("{doubt}; waits for a better replica"),
+            doubt => format!("{doubt}; a better replica is waited for"),
         },
         State::Rebuilding(_, rebuild) => rebuild.message(),
         State::Leaving { reason } => format!("its loss is being recorded: {reason}"),

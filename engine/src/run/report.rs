@@ -24,6 +24,8 @@ pub(super) struct Reporter {
     held: Rc<HeldDirectory>,
     record: EngineRecord,
     next: Instant,
+    /// The loss of what was not flushed has been logged.
+    told_loss: bool,
 }
 
 impl Reporter {
@@ -44,6 +46,7 @@ impl Reporter {
             held,
             record,
             next: Instant::now(),
+            told_loss: false,
         })
     }
 
@@ -61,6 +64,12 @@ impl Reporter {
     pub(super) fn report(&mut self, engine: &Engine, phase: Phase, initiators: u32) {
         self.next = Instant::now() + REPORT_INTERVAL;
         let status = engine.status();
+        if status.unflushed_lost && !std::mem::replace(&mut self.told_loss, true) {
+            tracing::error!(
+                "no in-sync replica answers whose host has kept its power: writes that were \
+                 acknowledged and not flushed may be gone; check what uses the volume"
+            );
+        }
         let mut message = status.held_because.clone().unwrap_or_default();
         if status.unflushed_lost && message.is_empty() {
             UNFLUSHED_LOST.clone_into(&mut message);

@@ -19,6 +19,10 @@ pub(in super::super) fn check(
         let node = host.node.to_string();
         let slots = host.slots.values_mut();
         for slot in slots.filter(|slot| in_sync.contains(&slot.id)) {
+            if !slot.intact {
+                // It lost its power, and the engine has not heard of it since.
+                continue;
+            }
             let Some(store) = slot.replica_mut() else {
                 continue;
             };

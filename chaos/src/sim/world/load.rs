@@ -256,6 +256,9 @@ impl World {
         let Some(volume) = self.engines.get(&id).map(Engine::volume) else {
             return Ok(());
         };
+        let Some(engine) = self.engines.get(&id) else {
+            return Ok(());
+        };
         let mut picked = false;
         for slot in self
             .hosts
@@ -264,7 +267,10 @@ impl World {
         {
             // It has what this engine acknowledges from now on. When it had lost what was not
             // flushed, the engine has picked it all the same, as the best within reach.
-            let serves = slot.tenant().is_some_and(|tenant| tenant.engine == id);
+            // What it has not heard of yet it cannot have noticed.
+            let serves = slot
+                .tenant()
+                .is_some_and(|tenant| tenant.engine == id && engine.knows(tenant.link));
             if serves && self.fleet.is_in_sync(slot.id) {
                 picked |= !slot.intact;
                 slot.intact = true;

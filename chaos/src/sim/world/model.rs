@@ -1,6 +1,7 @@
 //! What a volume must hold, followed along with the log.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ankole_meta::state::SnapshotState;
 use ankole_proto::rpc::v1::log_command::Command;
@@ -10,6 +11,10 @@ use ankole_proto::{ReplicaId, SnapshotId, VolumeId};
 use super::super::history::{History, WriteId};
 use super::World;
 use super::operator::Taken;
+
+/// How long an engine must at least have heard nothing of a replica that has everything before it
+/// goes on with one that may not.
+const FORGETFUL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a volume must hold.
 #[derive(Debug, Default)]
@@ -40,8 +45,9 @@ impl World {
                 self.summary.rebuilds += u64::from(!again);
             }
             Some(Command::ReplicaLost(lost)) => {
-                if let Ok(id) = lost.volume_id.parse() {
-                    self.note_power_loss(id);
+                if let (Ok(volume), Ok(replica)) = (lost.volume_id.parse(), lost.replica_id.parse())
+                {
+                    self.lost(volume, lost.epoch, replica);
                 }
             }
             Some(Command::RemoveReplica(gone)) => {
@@ -86,6 +92,28 @@ impl World {
             if let Some(slot) = host.slot(id) {
                 slot.intact = true;
             }
+        }
+    }
+
+    /// An engine that reaches only replicas whose hosts lost their power may drop one that has it
+    /// all, and with it what was not flushed; but only when it has waited for it and says so. What
+    /// goes in any other way counts as kept, and is missed when it is read.
+    fn lost(&mut self, volume: VolumeId, epoch: u64, replica: ReplicaId) {
+        let now = self.schedule.now();
+        let slots = self.hosts.iter().flat_map(|host| host.slots.values());
+        let faulted = slots
+            .filter(|slot| slot.id == replica)
+            .any(|slot| slot.fault().is_some());
+        let engine = self
+            .engines
+            .values()
+            .find(|engine| engine.volume() == volume && engine.start.epoch.raw() == epoch);
+        let allowed = engine.is_none_or(|engine| {
+            let waited = faulted || engine.silence(replica, now) >= FORGETFUL_PATIENCE;
+            engine.told_loss() && waited
+        });
+        if allowed {
+            self.note_power_loss(volume);
         }
     }
 

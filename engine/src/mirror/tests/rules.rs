@@ -369,6 +369,43 @@ fn when_every_replica_forgot_one_is_chosen_and_the_others_are_rebuilt() {
 }
 
 #[test]
+fn a_replica_that_has_everything_is_waited_for_before_one_that_lost_its_power() {
+    for restart in [false, true] {
+        let mut world = serving(2);
+        let id = world.write(0, 1, false);
+        outcome(&mut world, id);
+        world.crash(replica_id(1), true, Duration::from_millis(10));
+        world.crash(replica_id(2), false, Duration::from_secs(15));
+        if restart {
+            world.restart_engine(true);
+        }
+        let id = world.read(0, 1);
+        // The history knows what has to be read.
+        assert!(matches!(outcome(&mut world, id), Outcome::Done(_)));
+        world.run_until("the other is rebuilt", |world| world.promotions == 1);
+        assert!(!world.mirror.status().unflushed_lost);
+    }
+}
+
+#[test]
+fn one_that_lost_its_power_is_chosen_in_the_end_and_the_loss_is_told() {
+    for restart in [false, true] {
+        let mut world = serving(2);
+        world.crash(replica_id(1), true, Duration::from_millis(10));
+        world.crash(replica_id(2), false, AWAY);
+        if restart {
+            world.restart_engine(true);
+        }
+        let begun = world.now;
+        world.run_until("the loss of the other", |world| world.losses == 1);
+        assert!(world.now.since(begun) >= Duration::from_secs(20));
+        let id = world.read(0, 1);
+        assert!(matches!(outcome(&mut world, id), Outcome::Done(_)));
+        assert!(world.mirror.status().unflushed_lost);
+    }
+}
+
+#[test]
 fn nothing_is_acknowledged_while_a_replica_that_lost_its_memory_is_on_record() {
     let mut world = serving(2);
     let id = world.write(0, 1, false);
