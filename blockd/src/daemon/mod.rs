@@ -10,7 +10,7 @@ mod apply;
 mod heartbeat;
 mod identity;
 mod managers;
-mod orders;
+pub mod orders;
 mod scrub;
 mod stop;
 mod upkeep;

@@ -40,7 +40,7 @@ pub use flush_gate::{FlushAnswer, FlushGate, FlushWaiter, Joined};
 pub use marker::{Marker, MarkerError};
 pub use offline::{Offline, OfflineError};
 pub use slot::{Occupant, Slot, StoreReplica};
-pub use tenancy::ConnectionId;
+pub use tenancy::{ConnectionId, Tenancy};
 
 /// The directory of replicas on a disk.
 const REPLICAS: &str = "replicas";

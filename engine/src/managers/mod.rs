@@ -19,6 +19,6 @@ mod settings;
 pub use address::{ManagerAddress, ManagerAddressError};
 pub use call::{CallError, Managers, Patience};
 pub use control::{Control, ControlConfig, ControlError, ControlEvent};
-pub use heartbeat::{EngineStatus, Rebuild};
+pub use heartbeat::{EngineStatus, Rebuild, report};
 pub use keeper::{Busy, Keeper};
 pub use settings::Settings;

@@ -35,7 +35,7 @@ impl View<'_> {
                     ReplicaMode::OutOfSync => self
                         .replaced(volume, *id, replica, sight, fresh)
                         .or_else(|| self.rebuilt(volume, *id, replica, &mut rebuilds)),
-                    ReplicaMode::Rebuilding => None,
+                    ReplicaMode::Rebuilding => self.rebuilding(volume, *id, replica, sight),
                     ReplicaMode::Deleting => self.deleting(volume, *id, replica, sight),
                 };
                 commands.extend(command);
@@ -90,6 +90,29 @@ impl View<'_> {
             return None; // INV-4
         }
         let reason = self.unusable(replica, sight)?;
+        Some(Command::ReplicaLost(ReplicaLostCommand {
+            volume_id: volume.id.to_string(),
+            epoch: volume.epoch.raw(),
+            replica_id: id.to_string(),
+            reason,
+            by_managers: true,
+        }))
+    }
+
+    /// A replica in rebuild that cannot be used, or whose node stays away, is given up: its engine
+    /// would try for ever, and no other would take its place.
+    fn rebuilding(
+        self,
+        volume: &Volume,
+        id: ReplicaId,
+        replica: &Replica,
+        sight: Sight<'_>,
+    ) -> Option<Command> {
+        let away = || {
+            let away = self.away(&replica.node);
+            away.then(|| "its node stays away".to_owned())
+        };
+        let reason = self.unusable(replica, sight).or_else(away)?;
         Some(Command::ReplicaLost(ReplicaLostCommand {
             volume_id: volume.id.to_string(),
             epoch: volume.epoch.raw(),

@@ -84,12 +84,15 @@ impl Apply<'_> {
 
     /// INV-3, INV-4.
     pub(super) fn replica_lost(&mut self, c: &ReplicaLostCommand) -> Result<LogAnswer, Refusal> {
-        let mut volume = if c.by_managers {
-            self.volume_without_engine(&c.volume_id)?
-        } else {
-            self.volume_of_engine(&c.volume_id, c.epoch)?
-        };
         let id: ReplicaId = parse(&c.replica_id)?;
+        let mut volume = if !c.by_managers {
+            self.volume_of_engine(&c.volume_id, c.epoch)?
+        } else if self.is_rebuilding(&c.volume_id, id)? {
+            // Its engine is refused when it calls the replica in sync after that.
+            self.volume(&c.volume_id)?
+        } else {
+            self.volume_without_engine(&c.volume_id)?
+        };
         let found = volume
             .replicas
             .get(&id)
@@ -102,6 +105,12 @@ impl Apply<'_> {
         let message = format!("the replica on {node} is out of sync: {}", c.reason);
         self.volume_event(Severity::Warning, "ReplicaLost", &volume.name, message);
         Ok(self.put(volume))
+    }
+
+    fn is_rebuilding(&self, volume: &str, replica: ReplicaId) -> Result<bool, Refusal> {
+        let volume = self.volume(volume)?;
+        let found = volume.replicas.get(&replica);
+        Ok(found.is_some_and(|found| found.mode == ReplicaMode::Rebuilding))
     }
 
     pub(super) fn start_rebuild(&mut self, c: &StartRebuildCommand) -> Result<LogAnswer, Refusal> {
