@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ankole_blockd::disk::sim::SimDisk;
 use ankole_blockd::disk::{Disk, DiskFile};
-use ankole_blockd::replica::{self, FlushPlan, Mutation as Order, Refusal, Replica};
+use ankole_blockd::replica::{self, FlushPlan, Mutation as Order, Refusal, Replica, TreeError};
 use ankole_blockd::session::request::{Durability, Request, TreeRequest};
 use ankole_blockd::session::{Denial, Detail};
 use ankole_proto::wire::body::{Memory, Opened};
@@ -141,14 +141,7 @@ pub(super) fn perform(
             Durability::Cached
         }
         Request::Tree(change) => {
-            match change {
-                TreeRequest::Seal(seal) => store.seal(epoch, seal),
-                TreeRequest::Revert(revert) => store.revert(epoch, revert),
-                TreeRequest::BeginRebuild(begin) => store.begin_rebuild(epoch, &begin),
-                TreeRequest::FinishRebuild => store.finish_rebuild(epoch),
-                TreeRequest::Expand(expand) => store.expand(epoch, expand),
-            }
-            .map_err(|error| refuse(&error))?;
+            change_tree(store, epoch, &change).map_err(|error| refuse(&error))?;
             Durability::Cached
         }
     };
@@ -157,6 +150,20 @@ pub(super) fn perform(
         sync(store, epoch, broken)?;
     }
     Ok(Bytes::new())
+}
+
+fn change_tree(
+    store: &mut Replica<SimDisk>,
+    epoch: Epoch,
+    change: &TreeRequest,
+) -> Result<(), TreeError> {
+    match change {
+        TreeRequest::Seal(seal) => store.seal(epoch, *seal),
+        TreeRequest::Revert(revert) => store.revert(epoch, *revert),
+        TreeRequest::BeginRebuild(begin) => store.begin_rebuild(epoch, begin),
+        TreeRequest::FinishRebuild => store.finish_rebuild(epoch),
+        TreeRequest::Expand(expand) => store.expand(epoch, *expand),
+    }
 }
 
 fn sync(

@@ -53,10 +53,9 @@ impl World {
         let (operation, waiting) = self.operation(id, ask);
         if self.mutation == Some(Mutation::AcknowledgeEarly)
             && let Waiting::Mutation { write, .. } = waiting
+            && let Some(model) = self.model_of(id)
         {
-            if let Some(model) = self.model_of(id) {
-                model.history.acknowledge(write, false, now);
-            }
+            model.history.acknowledge(write, false, now);
         }
         let Some(engine) = self.engines.get_mut(&id) else {
             return Ok(());

@@ -60,7 +60,7 @@ pub(super) enum Report {
 pub(super) enum Orders {
     Blockd(BlockdOrders),
     Agent(AgentOrders),
-    Engine(EngineOrders),
+    Engine(Box<EngineOrders>),
 }
 
 impl World {
@@ -237,7 +237,7 @@ impl World {
             Who::Engine(engine) => {
                 let volume = self.fleet.volume(self.engines.get(&engine)?.volume())?;
                 let orders = engine_orders(&self.fleet.state, volume);
-                (orders.revision, Orders::Engine(orders))
+                (orders.revision, Orders::Engine(Box::new(orders)))
             }
         })
     }
@@ -270,7 +270,7 @@ impl World {
                 self.agent_round(host);
             }
             (Who::Engine(engine), Orders::Engine(orders)) => {
-                return self.engine_ordered(engine, orders);
+                return self.engine_ordered(engine, *orders);
             }
             _ => {}
         }
