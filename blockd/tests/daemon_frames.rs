@@ -248,13 +248,6 @@ fn an_open_with_anything_wrong_is_refused_by_name() {
         ),
         (
             ankole_proto::wire::body::OpenRequest {
-                size: ankole_proto::VolumeSize::from_bytes(BLOCK).unwrap(),
-                ..right.clone()
-            },
-            ErrorCode::WrongVolume,
-        ),
-        (
-            ankole_proto::wire::body::OpenRequest {
                 replica: ankole_proto::ReplicaId::from_bits(1),
                 ..right
             },

@@ -73,6 +73,8 @@ pub(crate) enum VolumeCommand {
         /// How many copies, each on another node.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         replicas: u32,
+        #[command(flatten)]
+        settings: Settings,
     },
     /// All volumes.
     List,
@@ -87,9 +89,70 @@ pub(crate) enum VolumeCommand {
         /// Default: a node that holds a replica.
         #[arg(long)]
         node: Option<String>,
+        /// Take it away from the node where it is attached, which need not answer: the engine there
+        /// is cut off in the middle of its I/O.
+        #[arg(long)]
+        force: bool,
     },
+    /// Change settings of a volume, attached or not. Logins from then on are judged by them.
+    Update {
+        volume: String,
+        /// How many copies; more are built, surplus ones removed, while it is in use.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        replicas: Option<u32>,
+        #[command(flatten)]
+        settings: Settings,
+        /// Let anybody log in.
+        #[arg(long, conflicts_with = "chap_user")]
+        no_chap: bool,
+        /// Only when the volume is at this revision, as `volume get` shows it in JSON.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        revision: u64,
+    },
+    /// Make a volume larger, attached or not. It never becomes smaller again.
+    Expand {
+        volume: String,
+        /// The new size, such as 20GiB.
+        #[arg(long, value_parser = size::parse)]
+        size: u64,
+        /// Only when the volume is at this revision, as `volume get` shows it in JSON.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        revision: u64,
+    },
+    /// Have every replica compare all its blocks with their checksums; `volume get` shows how far it
+    /// is and what it found. What is found is repaired from the other replicas.
+    Scrub { volume: String },
+    /// Replace the engine of an attached volume by the program that is installed now: initiators
+    /// log in again at the same portal and go on.
+    Restart { volume: String },
     /// Stop serving a volume.
     Detach { volume: String },
+}
+
+/// What a volume can be told at any time.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Off: every write is durable when it is acknowledged, not only when it is flushed.
+    #[arg(long, value_enum)]
+    pub(crate) write_cache: Option<WriteCache>,
+    /// Initiators must log in as this user (CHAP).
+    #[arg(long, value_name = "USER", requires = "chap_secret_file")]
+    pub(crate) chap_user: Option<String>,
+    /// A file with the user's secret, 12 to 128 bytes; - reads standard input.
+    #[arg(long, value_name = "FILE", requires = "chap_user")]
+    pub(crate) chap_secret_file: Option<PathBuf>,
+    /// The target proves itself to initiators as this user (mutual CHAP).
+    #[arg(long, value_name = "USER", requires_all = ["chap_user", "chap_mutual_secret_file"])]
+    pub(crate) chap_mutual_user: Option<String>,
+    /// A file with the target's secret, another than the user's.
+    #[arg(long, value_name = "FILE", requires = "chap_mutual_user")]
+    pub(crate) chap_mutual_secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WriteCache {
+    On,
+    Off,
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,7 +200,16 @@ pub(crate) enum ClusterCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevCommand {
     /// Start the cluster, or those of its processes that do not run.
-    Up(DevPlace),
+    Up {
+        #[command(flatten)]
+        place: DevPlace,
+        /// Have every process reached through a forwarder that you run, for trying out bad
+        /// networks: managers are told to be at 3 ports from here, blockds at 3 from here + 10;
+        /// the blockds' managers are sought at 9 ports from here + 20, the agent's at 3 from
+        /// here + 30; and no unix socket is used. Fixed when the cluster is first started.
+        #[arg(long)]
+        forwarded_from: Option<u16>,
+    },
     /// Stop every process; the data stays.
     Down {
         #[command(flatten)]

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use ankole_engine::iscsi::login::{Chap, Credentials, IscsiName, Secret, Target};
-use ankole_engine::iscsi::portal::{Completion, Portal, Volume};
+use ankole_engine::iscsi::portal::{Completion, Portal, ReservationKeeper, Volume};
 use ankole_engine::scsi::{Identity, LogicalUnit};
 use ankole_engine::volume::{Failure, Operation, Outcome};
 use ankole_proto::{Extent, VolumeId, VolumeSize};
@@ -73,7 +73,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     };
     let identity = Identity::new(VolumeId::from_bits(1), &arguments.name, *b"0001");
     let unit = Rc::new(RefCell::new(LogicalUnit::new(identity, size, true)));
-    let portal = Portal::new(target, unit, Rc::new(Memory::new(size)?));
+    let memory = Rc::new(Memory::new(size)?);
+    let portal = Portal::new(target, unit, memory.clone(), memory);
     println!("iscsi://{address}/{}/0", arguments.name);
     if let Some(port) = arguments.second_port {
         let second = TcpListener::bind((arguments.host.as_str(), port)).await?;
@@ -151,9 +152,11 @@ impl Volume for Memory {
         let outcome = self.carry_out(operation);
         completion.complete(outcome.unwrap_or(Outcome::Failed(Failure::Unreadable)));
     }
+}
 
+impl ReservationKeeper for Memory {
     /// Memory is gone after a restart anyway, reservations and all.
-    fn keep_reservations(&self, _: Bytes, completion: Completion) {
-        completion.complete(Outcome::Done(Bytes::new()));
+    fn keep(&self, _: Bytes, kept: Completion) {
+        kept.complete(Outcome::Done(Bytes::new()));
     }
 }

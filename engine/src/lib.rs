@@ -7,6 +7,8 @@
 //! engines of one node.
 
 pub mod agent;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod iscsi;
 pub mod link;
 pub mod managers;

@@ -83,6 +83,7 @@ impl Node {
             port: self.port.into(),
             iqn: "iqn.2026-01.io.ankole:data".to_owned(),
             without_target: false,
+            ..Default::default()
         }]);
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ankole_engine::iscsi::limit;
 use ankole_engine::iscsi::login::{IscsiName, Target};
-use ankole_engine::iscsi::portal::{Completion, Portal, Volume};
+use ankole_engine::iscsi::portal::{Completion, Portal, ReservationKeeper, Volume};
 use ankole_engine::scsi::{Identity, LogicalUnit};
 use ankole_engine::volume::{Failure, Operation, Outcome};
 use ankole_proto::{Extent, VolumeId, VolumeSize};
@@ -37,6 +37,7 @@ struct Memory {
     bytes: RefCell<Vec<u8>>,
     holds: Cell<bool>,
     held: RefCell<Vec<(Operation, Completion)>>,
+    states: RefCell<Vec<Bytes>>,
 }
 
 impl Memory {
@@ -72,9 +73,16 @@ impl Volume for Memory {
             completion.complete(self.carry_out(operation));
         }
     }
+}
 
-    fn keep_reservations(&self, _: Bytes, completion: Completion) {
-        completion.complete(Outcome::Done(Bytes::new()));
+impl ReservationKeeper for Memory {
+    fn keep(&self, state: Bytes, kept: Completion) {
+        self.states.borrow_mut().push(state);
+        if self.holds.get() {
+            self.held.borrow_mut().push((Operation::Flush, kept));
+        } else {
+            kept.complete(Outcome::Done(Bytes::new()));
+        }
     }
 }
 
@@ -100,7 +108,7 @@ async fn bench() -> Bench {
     let unit = Rc::new(RefCell::new(LogicalUnit::new(identity, size, true)));
     let volume = Rc::new(Memory::default());
     volume.bytes.borrow_mut().resize(VOLUME_BYTES as usize, 0);
-    let portal = Portal::new(target, unit, volume.clone());
+    let portal = Portal::new(target, unit, volume.clone(), volume.clone());
     let initiators = Rc::new(RefCell::new(Vec::new()));
     let seen = initiators.clone();
     portal.on_initiators(move |count| seen.borrow_mut().push(count));
@@ -346,7 +354,7 @@ fn a_reset_silences_the_commands_of_all_sessions_and_is_answered_last() {
         let tag = other.command(0, [0; 16], 0, b"").await;
         let told = loop {
             let pdu = other.receive().await.unwrap();
-            if pdu.opcode() != 0x20 {
+            if !matches!(pdu.opcode(), 0x20 | 0x32) {
                 break pdu;
             }
         };
@@ -375,6 +383,8 @@ fn a_planned_stop_asks_for_logout_and_then_closes() {
         assert_eq!((message.opcode(), message.header[36]), (0x32, 1));
         polite.log_out().await;
         assert_eq!(deaf.receive().await.unwrap().opcode(), 0x32);
+        let dropped = deaf.receive().await.unwrap();
+        assert_eq!((dropped.opcode(), dropped.header[36]), (0x32, 3));
         assert!(deaf.receive().await.is_none());
         stopping.await.unwrap();
         assert_eq!(bench.portal.initiators(), 0);

@@ -14,3 +14,36 @@
 pub mod v1 {
     tonic::include_proto!("ankole.v1");
 }
+
+impl std::fmt::Debug for v1::Chap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chap")
+            .field("user", &self.user)
+            .field("mutual_user", &self.mutual_user)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::v1;
+
+    #[test]
+    fn no_message_shows_a_chap_secret() {
+        let chap = v1::Chap {
+            user: "alice".into(),
+            secret: "open sesame 1".into(),
+            mutual_user: "target".into(),
+            mutual_secret: "open sesame 2".into(),
+        };
+        let request = v1::CreateVolumeRequest {
+            chap: Some(chap),
+            ..Default::default()
+        };
+        let shown = format!("{request:?}");
+        assert!(
+            shown.contains("alice") && !shown.contains("sesame"),
+            "{shown}"
+        );
+    }
+}

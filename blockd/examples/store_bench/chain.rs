@@ -28,8 +28,18 @@ impl Places {
 }
 
 /// Which of `layers` holds a block.
-const fn owner(block: u64, layers: u64) -> u64 {
+pub(crate) const fn owner(block: u64, layers: u64) -> u64 {
     (block.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % layers
+}
+
+/// Every block with its layer, in the order in which they are written.
+pub(crate) fn writes(bytes: u64, sealed: u64) -> impl Iterator<Item = (u64, u64)> {
+    let blocks = bytes / BLOCK as u64;
+    let of_layer = move |layer| {
+        let held = move |block: &u64| owner(*block, sealed + 1) == layer;
+        (0..blocks).filter(held).map(move |block| (layer, block))
+    };
+    (0..=sealed).flat_map(of_layer)
 }
 
 /// A replica of this size with so many sealed layers, every block written once, in any of the

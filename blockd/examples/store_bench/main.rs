@@ -25,6 +25,8 @@ use row::Row;
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
+    /// Random reads from the page cache.
+    Cached,
     /// Random reads, cached and not.
     Read,
     /// Random writes: first ones and overwrites.
@@ -89,12 +91,16 @@ fn main() -> anyhow::Result<()> {
 fn measure(cli: &Cli, folder: &std::path::Path) -> anyhow::Result<Vec<Row>> {
     let bytes = cli.mib << 20;
     let mut rows = Vec::new();
-    if [Part::Read, Part::Write, Part::Flush]
+    if [Part::Cached, Part::Read, Part::Write, Part::Flush]
         .into_iter()
         .any(|part| cli.wants(part))
     {
         for &layers in &cli.layers {
             let mut bench = random_io::Bench::new(folder, bytes, layers, cli.rounds)?;
+            if cli.wants(Part::Cached) || cli.wants(Part::Read) {
+                rows.push(bench.cached_reads()?);
+                rows.push(bench.spread_reads()?);
+            }
             if cli.wants(Part::Read) {
                 rows.extend(bench.reads()?);
             }

@@ -31,6 +31,14 @@ impl Plain {
         })
     }
 
+    /// Writes all of it, a block at a time, in the order in which a chain's layers were written.
+    pub(crate) fn fill_as_chain(&mut self, bytes: u64, sealed: u64) -> anyhow::Result<()> {
+        for (_, block) in crate::chain::writes(bytes, sealed) {
+            self.write(block)?;
+        }
+        self.flush()
+    }
+
     /// Writes all of it.
     pub(crate) fn fill(&self, bytes: u64) -> anyhow::Result<()> {
         let mebibyte = vec![0x5a; 1 << 20];
@@ -65,5 +73,36 @@ impl Plain {
 
     pub(crate) fn write_piece(&self, data: &[u8], offset: u64) -> anyhow::Result<()> {
         Ok(self.file.write_all_at(data, offset)?)
+    }
+}
+
+/// The blocks of a volume spread over plain files as a chain spreads them over its layers: what the
+/// layout costs without the store.
+#[derive(Debug)]
+pub(crate) struct Spread {
+    files: Vec<Plain>,
+}
+
+impl Spread {
+    /// Files as of a chain with so many sealed layers.
+    pub(crate) fn create(folder: &Path, bytes: u64, sealed: u64) -> anyhow::Result<Self> {
+        let mut files = Vec::new();
+        for number in 0..=sealed {
+            files.push(Plain::create(&folder.join(number.to_string()), bytes)?);
+        }
+        for (layer, block) in crate::chain::writes(bytes, sealed) {
+            let file = usize::try_from(layer).ok().and_then(|n| files.get_mut(n));
+            file.map_or(Ok(()), |file| file.write(block))?;
+        }
+        files.iter().try_for_each(Plain::flush)?;
+        Ok(Self { files })
+    }
+
+    pub(crate) fn read(&mut self, block: u64) -> anyhow::Result<()> {
+        let owner = crate::chain::owner(block, self.files.len() as u64);
+        let file = usize::try_from(owner)
+            .ok()
+            .and_then(|number| self.files.get_mut(number));
+        file.map_or(Ok(()), |file| file.read(block))
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::chain::{Places, build};
 use crate::figures::Samples;
-use crate::plain::Plain;
+use crate::plain::{Plain, Spread};
 use crate::row::Row;
 use crate::store::{BLOCK, Store};
 
@@ -37,8 +37,8 @@ impl Bench {
         rounds: usize,
     ) -> anyhow::Result<Self> {
         eprintln!("preparing {layers} layers");
-        let plain = Plain::create(&folder.join("plain"), bytes)?;
-        plain.fill(bytes)?;
+        let mut plain = Plain::create(&folder.join("plain"), bytes)?;
+        plain.fill_as_chain(bytes, layers)?;
         Ok(Self {
             store: build(folder, bytes, layers)?,
             folder: folder.to_path_buf(),
@@ -85,19 +85,49 @@ impl Bench {
         Ok(row)
     }
 
+    pub(crate) fn cached_reads(&mut self) -> anyhow::Result<Row> {
+        let blocks = self.blocks();
+        let acts: (Act<Store>, Act<Plain>) = (Store::read, Plain::read);
+        self.compare("read, cached", CACHED_OPERATIONS, blocks, Self::rest, acts)
+    }
+
+    /// Plain files with the volume's blocks spread as over the layers, beside one plain file: of
+    /// what the store takes more, how much is the layout's.
+    pub(crate) fn spread_reads(&mut self) -> anyhow::Result<Row> {
+        let folder = self.folder.join("spread");
+        std::fs::create_dir(&folder)?;
+        let mut spread = Spread::create(&folder, self.bytes, self.layers)?;
+        let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+        let mut ratios = Vec::with_capacity(self.rounds);
+        for round in 0..=self.rounds {
+            let mut places = Places::new(self.blocks(), round as u64 + 1);
+            let mut same = places.clone();
+            let apart = Samples::take(CACHED_OPERATIONS, || spread.read(places.draw()))?;
+            let plain = &mut self.plain;
+            let whole = Samples::take(CACHED_OPERATIONS, || plain.read(same.draw()))?;
+            if round > 0 {
+                ratios.push(apart.rate() / whole.rate());
+                ours.join(apart);
+                theirs.join(whole);
+            }
+        }
+        std::fs::remove_dir_all(&folder)?;
+        let case = format!("plain files as {} layers, cached", self.layers);
+        let row = Row::beside(case, ours.figures(), theirs.figures(), ratios);
+        eprintln!("{row}");
+        Ok(row)
+    }
+
     pub(crate) fn reads(&mut self) -> anyhow::Result<Vec<Row>> {
         let blocks = self.blocks();
         let acts: (Act<Store>, Act<Plain>) = (Store::read, Plain::read);
-        Ok(vec![
-            self.compare("read, cached", CACHED_OPERATIONS, blocks, Self::rest, acts)?,
-            self.compare(
-                "read, from the disk",
-                WAITING_OPERATIONS,
-                blocks,
-                Self::forget,
-                acts,
-            )?,
-        ])
+        Ok(vec![self.compare(
+            "read, from the disk",
+            WAITING_OPERATIONS,
+            blocks,
+            Self::forget,
+            acts,
+        )?])
     }
 
     pub(crate) fn writes(&mut self) -> anyhow::Result<Vec<Row>> {

@@ -3,13 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ankole_proto::ReplicaId;
+use ankole_proto::{LayerId, ReplicaId};
 
 use super::orders::{Orders, ReplicaOrder, WhenAbsent};
-use crate::store::{Creation, Missing, Store};
+use crate::store::{Creation, Missing, Origin, Store};
 
 /// Complaints remembered at most, so that each is logged once and not with every heartbeat.
 const COMPLAINTS_MAX: usize = 10_000;
+
+fn creation(order: &ReplicaOrder, base: LayerId) -> Creation {
+    Creation {
+        replica: order.replica,
+        volume: order.volume,
+        disk: order.disk,
+        size: order.size,
+        credential: order.credential,
+        base,
+    }
+}
 
 /// Makes the store as ordered.
 #[derive(Debug)]
@@ -62,26 +73,36 @@ impl Applier {
         }
         match order.absent {
             WhenAbsent::ReportMissing => {
-                let missing = Missing {
-                    volume: order.volume,
-                    disk: order.disk,
-                };
+                let missing = Missing::lost(order.volume, order.disk);
                 self.store.report_missing(id, missing);
                 None
             }
             WhenAbsent::Create { base } => self
                 .store
-                .create(&Creation {
-                    replica: id,
-                    volume: order.volume,
-                    disk: order.disk,
-                    size: order.size,
-                    credential: order.credential,
-                    base,
-                })
+                .create(&creation(order, base))
                 .err()
                 .map(|error| error.to_string()),
+            WhenAbsent::Clone {
+                base,
+                source,
+                layer,
+            } => self.clone_from(&creation(order, base), Origin { source, layer }),
         }
+    }
+
+    /// What the managers cannot mend by waiting is told to them, too.
+    fn clone_from(&self, creation: &Creation, origin: Origin) -> Option<String> {
+        let refused = self.store.clone_replica(creation, origin).err()?;
+        let reason = refused.to_string();
+        if !refused.is_passing() {
+            let missing = Missing {
+                volume: creation.volume,
+                disk: creation.disk,
+                reason: reason.clone(),
+            };
+            self.store.report_missing(creation.replica, missing);
+        }
+        Some(reason)
     }
 
     fn note(&mut self, id: ReplicaId, failure: Option<String>) {

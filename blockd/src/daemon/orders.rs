@@ -35,6 +35,8 @@ pub(super) struct ReplicaOrder {
     pub absent: WhenAbsent,
     /// Sealed layers that are to be merged away.
     pub remove_layers: Vec<LayerId>,
+    /// The last scrub that was asked for; 0: none.
+    pub scrub_request: u64,
 }
 
 /// What to do about a replica that is to exist and does not.
@@ -44,6 +46,15 @@ pub(super) enum WhenAbsent {
     Create {
         /// The empty head.
         base: LayerId,
+    },
+    /// Begin as a sealed layer of another replica on the same disk.
+    Clone {
+        /// The empty head that stands on it.
+        base: LayerId,
+        /// Of which replica.
+        source: ReplicaId,
+        /// Which layer.
+        layer: LayerId,
     },
     /// Report it missing: it had data once, an empty one would be a lie.
     ReportMissing,
@@ -93,12 +104,16 @@ impl Orders {
 
 fn replica_order(order: v1::ReplicaOrder) -> Result<ReplicaOrder, String> {
     let words = |error: ankole_proto::id::ParseIdError| error.to_string();
-    let absent = if order.create {
-        WhenAbsent::Create {
+    let absent = match (order.create, &order.clone) {
+        (true, None) => WhenAbsent::Create {
             base: order.base_layer.parse().map_err(words)?,
-        }
-    } else {
-        WhenAbsent::ReportMissing
+        },
+        (true, Some(origin)) => WhenAbsent::Clone {
+            base: order.base_layer.parse().map_err(words)?,
+            source: origin.replica_id.parse().map_err(words)?,
+            layer: origin.layer.parse().map_err(words)?,
+        },
+        (false, _) => WhenAbsent::ReportMissing,
     };
     Ok(ReplicaOrder {
         replica: order.id.parse().map_err(words)?,
@@ -113,6 +128,7 @@ fn replica_order(order: v1::ReplicaOrder) -> Result<ReplicaOrder, String> {
             .iter()
             .map(|layer| layer.parse().map_err(words))
             .collect::<Result<_, _>>()?,
+        scrub_request: order.scrub_request,
     })
 }
 
@@ -166,13 +182,20 @@ mod tests {
                 remove_layers: vec!["0".to_owned()],
                 ..order()
             },
+            v1::ReplicaOrder {
+                clone: Some(v1::CloneSource {
+                    replica_id: ReplicaId::from_bits(7).to_string(),
+                    layer: String::new(),
+                }),
+                ..order()
+            },
         ];
         let mut all = vec![order()];
         all.extend(bad);
         let read = Orders::from_message(orders(all)).unwrap();
         assert_eq!(read.replicas.len(), 1);
         assert_eq!(read.delete, [ReplicaId::from_bits(6)]);
-        assert_eq!(read.rejected.len(), 6, "{:?}", read.rejected);
+        assert_eq!(read.rejected.len(), 7, "{:?}", read.rejected);
         assert_eq!(read.revision, 9);
     }
 
@@ -183,6 +206,25 @@ mod tests {
         missing.base_layer.clear();
         let read = Orders::from_message(orders(vec![missing])).unwrap();
         assert_eq!(read.replicas[0].absent, WhenAbsent::ReportMissing);
+    }
+
+    #[test]
+    fn a_clone_is_created_once_and_reported_missing_ever_after() {
+        let mut clone = order();
+        clone.clone = Some(v1::CloneSource {
+            replica_id: ReplicaId::from_bits(7).to_string(),
+            layer: "0000000000000002".to_owned(),
+        });
+        let mut later = clone.clone();
+        later.create = false;
+        let read = Orders::from_message(orders(vec![clone, later])).unwrap();
+        let wanted = WhenAbsent::Clone {
+            base: LayerId::from_raw(1).unwrap(),
+            source: ReplicaId::from_bits(7),
+            layer: LayerId::from_raw(2).unwrap(),
+        };
+        assert_eq!(read.replicas[0].absent, wanted);
+        assert_eq!(read.replicas[1].absent, WhenAbsent::ReportMissing);
     }
 
     #[test]

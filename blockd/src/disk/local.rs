@@ -160,6 +160,10 @@ impl DiskFile for LocalFile {
     }
 
     fn write_at(&self, buffers: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        if let [_] = buffers {
+            // One buffer needs no list.
+            return write_rest(&self.fd, buffers, offset, 0);
+        }
         for buffers in buffers.chunks(IOVECS_MAX) {
             let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
             let done = match rustix::io::pwritev(&self.fd, buffers, offset) {

@@ -89,6 +89,30 @@ impl<F: DiskFile> LayerFiles<F> {
         self.sums.write_at(&[IoSlice::new(scratch)], sums_at)
     }
 
+    /// Reads the stored sums of a run, as little-endian bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn read_sums(&self, run: BlockRun, sums: &mut Vec<u8>) -> io::Result<()> {
+        sums.clear();
+        sums.resize(
+            usize::try_from(run.count).unwrap_or_default() * SUM_BYTES,
+            0,
+        );
+        read_exact_at(&self.sums, sums, run.sums_at())
+    }
+
+    /// Writes sums, little-endian bytes, from those of a block on.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn write_sums(&self, first: BlockNumber, sums: &[u8]) -> io::Result<()> {
+        let at = first.raw() * SUM_BYTES as u64;
+        self.sums.write_at(&[IoSlice::new(sums)], at)
+    }
+
     /// Sets the sum of one block.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ankole_proto::geometry::CHUNK_BLOCKS;
 use ankole_proto::{BLOCK_BYTES, ChunkNumber, LayerId, VolumeSize};
 
+use super::BLOCK;
 use super::record::{MapRecord, RECORD_BYTES, RecordError};
 use crate::disk::{Disk, DiskFile, read_exact_at};
 
@@ -71,12 +72,25 @@ impl Lengths {
 pub struct LayerFiles<F> {
     /// Whose.
     pub layer: LayerId,
+    /// How many blocks it can hold; a volume that has grown since has more.
+    pub size: VolumeSize,
     /// Block data, each block at its volume offset.
     pub image: F,
     /// One record for each chunk.
     pub map: F,
     /// CRC32C of each present block, at four times its number.
     pub sums: F,
+}
+
+/// Whether a file holds nothing from `start` on, which may lie within a page that holds something.
+fn is_empty_from<F: DiskFile>(file: &F, start: u64) -> io::Result<bool> {
+    let page_end = start.next_multiple_of(BLOCK_BYTES);
+    let mut rest = [0; BLOCK];
+    let rest = rest
+        .get_mut(..usize::try_from(page_end - start).unwrap_or(BLOCK))
+        .unwrap_or_default();
+    file.read_at(rest, start)?;
+    Ok(rest.iter().all(|byte| *byte == 0) && file.next_data(page_end)?.is_none())
 }
 
 impl<F: DiskFile> LayerFiles<F> {
@@ -99,6 +113,7 @@ impl<F: DiskFile> LayerFiles<F> {
         };
         Ok(Self {
             layer,
+            size: lengths.size,
             image: create(Part::Image)?,
             map: create(Part::Map)?,
             sums: create(Part::Sums)?,
@@ -116,11 +131,40 @@ impl<F: DiskFile> LayerFiles<F> {
         layer: LayerId,
         lengths: Lengths,
     ) -> Result<Self, (Part, io::Error)> {
+        Self::open_if(disk, directory, layer, lengths, |found, wanted| {
+            found == wanted
+        })
+    }
+
+    /// Opens the files of a head to look at them: an interrupted [`Self::grow`] may have made them
+    /// longer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_longer<D: Disk<File = F>>(
+        disk: &D,
+        directory: &Path,
+        layer: LayerId,
+        lengths: Lengths,
+    ) -> Result<Self, (Part, io::Error)> {
+        Self::open_if(disk, directory, layer, lengths, |found, wanted| {
+            found >= wanted
+        })
+    }
+
+    fn open_if<D: Disk<File = F>>(
+        disk: &D,
+        directory: &Path,
+        layer: LayerId,
+        lengths: Lengths,
+        fits: fn(u64, u64) -> bool,
+    ) -> Result<Self, (Part, io::Error)> {
         let open = |part| -> Result<F, (Part, io::Error)> {
             let check = || -> io::Result<F> {
                 let file = disk.open(&file_path(directory, layer, part))?;
                 let (found, wanted) = (file.len()?, lengths.bytes(part));
-                if found == wanted {
+                if fits(found, wanted) {
                     return Ok(file);
                 }
                 let reason = format!("{found} bytes long instead of {wanted}");
@@ -130,6 +174,7 @@ impl<F: DiskFile> LayerFiles<F> {
         };
         Ok(Self {
             layer,
+            size: lengths.size,
             image: open(Part::Image)?,
             map: open(Part::Map)?,
             sums: open(Part::Sums)?,
@@ -145,12 +190,57 @@ impl<F: DiskFile> LayerFiles<F> {
         }
     }
 
-    /// Reads the map record of a chunk.
+    /// Makes the files as long as a larger volume's, durably; what is new is a hole. Repeated after
+    /// it was interrupted it goes on.
+    ///
+    /// # Errors
+    ///
+    /// What the system said; then some files may still be shorter.
+    pub fn grow(&mut self, lengths: Lengths) -> io::Result<()> {
+        self.size = lengths.size;
+        for part in Part::ALL {
+            let file = self.part(part);
+            file.set_len(lengths.bytes(part))?;
+            file.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Opens the files of a head, and cuts off what an interrupted [`Self::grow`] has added.
+    ///
+    /// # Errors
+    ///
+    /// The file at fault, and `InvalidData` for a wrong length: too short, or with data beyond.
+    pub fn open_head<D: Disk<File = F>>(
+        disk: &D,
+        directory: &Path,
+        layer: LayerId,
+        lengths: Lengths,
+    ) -> Result<Self, (Part, io::Error)> {
+        for part in Part::ALL {
+            let cut = || -> io::Result<()> {
+                let file = disk.open(&file_path(directory, layer, part))?;
+                let wanted = lengths.bytes(part);
+                if file.len()? > wanted && is_empty_from(&file, wanted)? {
+                    file.set_len(wanted)?;
+                    file.sync()?;
+                }
+                Ok(())
+            };
+            cut().map_err(|error| (part, error))?;
+        }
+        Self::open(disk, directory, layer, lengths)
+    }
+
+    /// Reads the map record of a chunk; beyond the layer's size it is empty.
     ///
     /// # Errors
     ///
     /// What the system said, or that the record is damaged.
     pub fn read_record(&self, chunk: ChunkNumber) -> io::Result<Result<MapRecord, RecordError>> {
+        if chunk.raw() >= self.size.chunks() {
+            return Ok(Ok(MapRecord::default()));
+        }
         let mut bytes = [0; RECORD_BYTES];
         read_exact_at(&self.map, &mut bytes, chunk.raw() * RECORD_BYTES as u64)?;
         Ok(MapRecord::decode(&bytes, self.layer, chunk))

@@ -77,6 +77,11 @@ impl<D: Disk> Replica<D> {
         self.resummed_blocks
     }
 
+    /// Takes part in a budget for what is cached; until then the replica has one of its own.
+    pub fn share_cache(&mut self, budget: &std::sync::Arc<super::CacheBudget>) {
+        self.chunks.share(budget);
+    }
+
     /// Whether writes may take new space. `false` (above the high-water mark): they are refused
     /// with `NoSpace`; overwrites, reads, unmaps and merges go on.
     pub const fn allow_allocation(&mut self, allowed: bool) {

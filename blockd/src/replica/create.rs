@@ -50,13 +50,13 @@ impl From<io::Error> for CreateError {
     }
 }
 
-fn beside(directory: &Path, suffix: &str) -> PathBuf {
+pub(super) fn aside_of(directory: &Path, suffix: &str) -> PathBuf {
     let mut name = directory.file_name().unwrap_or_default().to_os_string();
     name.push(suffix);
     directory.with_file_name(name)
 }
 
-fn parent(directory: &Path) -> &Path {
+pub(super) fn parent_of(directory: &Path) -> &Path {
     directory.parent().unwrap_or(Path::new(""))
 }
 
@@ -70,7 +70,7 @@ pub fn create<D: Disk>(disk: &D, directory: &Path, spec: &ReplicaSpec) -> Result
     if exists(disk, directory)? {
         return Err(CreateError::Exists);
     }
-    let aside = beside(directory, ".creating");
+    let aside = aside_of(directory, ".creating");
     if exists(disk, &aside)? {
         remove_tree(disk, &aside)?;
     }
@@ -81,7 +81,7 @@ pub fn create<D: Disk>(disk: &D, directory: &Path, spec: &ReplicaSpec) -> Result
     disk.sync_dir(&layers)?;
     disk.replace_file(&aside.join(FILE_NAME), &Descriptor::new(spec).encode())?;
     disk.rename(&aside, directory)?;
-    disk.sync_dir(parent(directory))?;
+    disk.sync_dir(parent_of(directory))?;
     Ok(())
 }
 
@@ -92,19 +92,19 @@ pub fn create<D: Disk>(disk: &D, directory: &Path, spec: &ReplicaSpec) -> Result
 ///
 /// What the system said.
 pub fn destroy<D: Disk>(disk: &D, directory: &Path) -> io::Result<()> {
-    let aside = beside(directory, ".deleting");
+    let aside = aside_of(directory, ".deleting");
     if exists(disk, &aside)? {
         remove_tree(disk, &aside)?;
     }
     if exists(disk, directory)? {
         disk.rename(directory, &aside)?;
-        disk.sync_dir(parent(directory))?;
+        disk.sync_dir(parent_of(directory))?;
         remove_tree(disk, &aside)?;
     }
-    disk.sync_dir(parent(directory))
+    disk.sync_dir(parent_of(directory))
 }
 
-fn exists<D: Disk>(disk: &D, directory: &Path) -> io::Result<bool> {
+pub(super) fn exists<D: Disk>(disk: &D, directory: &Path) -> io::Result<bool> {
     match disk.list(directory) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -113,7 +113,7 @@ fn exists<D: Disk>(disk: &D, directory: &Path) -> io::Result<bool> {
 }
 
 /// Removes the directory of a replica with all that a replica has in it.
-fn remove_tree<D: Disk>(disk: &D, directory: &Path) -> io::Result<()> {
+pub(super) fn remove_tree<D: Disk>(disk: &D, directory: &Path) -> io::Result<()> {
     let layers = directory.join("layers");
     for name in disk.list(directory)? {
         if name == "layers" {

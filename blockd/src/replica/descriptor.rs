@@ -9,8 +9,10 @@ use crate::layer::{Tree, TreeShapeError};
 
 /// The file's name in the directory of the replica.
 pub(crate) const FILE_NAME: &str = "replica.json";
-/// The format that this code writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+/// The format that this code writes. It reads the one before too.
+pub(crate) const FORMAT: u32 = 2;
+/// Every layer is as large as the volume.
+const FORMAT_OF_ONE_SIZE: u32 = 1;
 /// The longest file that is read: 255 layers take about 20 KiB.
 pub(crate) const BYTES_MAX: usize = 1 << 20;
 
@@ -60,12 +62,27 @@ pub(crate) struct StoredLayer {
     pub(crate) removing: bool,
     /// Blocks may lack their sums: an unclean stop left them behind (head only).
     pub(crate) unsettled: bool,
+    /// Of the volume when the layer was the head: how long its files are.
+    pub(crate) size: VolumeSize,
+}
+
+/// A layer as format 1 has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredLayer1 {
+    id: LayerId,
+    parent: Option<LayerId>,
+    removing: bool,
+    unsettled: bool,
 }
 
 /// The contents of the file.
+pub(crate) type Descriptor = Described<StoredLayer>;
+
+/// The contents of the file, with the layers as its format has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Descriptor {
+pub(crate) struct Described<L> {
     pub(crate) replica: ReplicaId,
     pub(crate) volume: VolumeId,
     pub(crate) size: VolumeSize,
@@ -77,16 +94,16 @@ pub(crate) struct Descriptor {
     pub(crate) state: StoredState,
     pub(crate) head: LayerId,
     /// A parent before its children.
-    pub(crate) layers: Vec<StoredLayer>,
+    pub(crate) layers: Vec<L>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Envelope {
+struct Envelope<L> {
     format: u32,
     /// CRC32C of `replica` in its compact form.
     crc32c: u32,
-    replica: Descriptor,
+    replica: Described<L>,
 }
 
 #[derive(Deserialize)]
@@ -99,7 +116,7 @@ struct AnyFormat {
 pub(crate) enum DescriptorError {
     #[error("it is not a replica's description: {0}")]
     Syntax(#[from] serde_json::Error),
-    #[error("format {0} is not supported (this version reads {FORMAT})")]
+    #[error("format {0} is not supported (this version reads 1 to {FORMAT})")]
     Format(u32),
     #[error("it does not match its checksum")]
     Checksum,
@@ -107,6 +124,51 @@ pub(crate) enum DescriptorError {
     Credential,
     #[error("its layers are wrong: {0}")]
     Tree(#[from] TreeShapeError),
+    #[error("a layer is larger than what stands on it, or the head is not as large as the volume")]
+    Sizes,
+}
+
+impl<L: Serialize> Described<L> {
+    fn checksum(&self) -> u32 {
+        crc32c::crc32c(&serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// Reads the file as one of its formats.
+fn read<L>(bytes: &[u8]) -> Result<Described<L>, DescriptorError>
+where
+    L: Serialize + for<'de> Deserialize<'de>,
+{
+    let envelope: Envelope<L> = serde_json::from_slice(bytes)?;
+    if envelope.replica.checksum() != envelope.crc32c {
+        return Err(DescriptorError::Checksum);
+    }
+    Ok(envelope.replica)
+}
+
+impl From<Described<StoredLayer1>> for Descriptor {
+    fn from(old: Described<StoredLayer1>) -> Self {
+        let size = old.size;
+        let layers = old.layers.into_iter().map(|layer| StoredLayer {
+            id: layer.id,
+            parent: layer.parent,
+            removing: layer.removing,
+            unsettled: layer.unsettled,
+            size,
+        });
+        Self {
+            layers: layers.collect(),
+            replica: old.replica,
+            volume: old.volume,
+            size,
+            credential: old.credential,
+            epoch: old.epoch,
+            stop: old.stop,
+            boot: old.boot,
+            state: old.state,
+            head: old.head,
+        }
+    }
 }
 
 impl Descriptor {
@@ -133,6 +195,7 @@ impl Descriptor {
                 parent: None,
                 removing: false,
                 unsettled: false,
+                size: spec.size,
             }],
         }
     }
@@ -152,24 +215,39 @@ impl Descriptor {
     /// Reads the file. Trusts nothing.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DescriptorError> {
         let AnyFormat { format } = serde_json::from_slice(bytes)?;
-        if format != FORMAT {
-            return Err(DescriptorError::Format(format));
-        }
-        let envelope: Envelope = serde_json::from_slice(bytes)?;
-        let descriptor = envelope.replica;
-        if descriptor.checksum() != envelope.crc32c {
-            return Err(DescriptorError::Checksum);
-        }
+        let descriptor: Self = match format {
+            FORMAT => read::<StoredLayer>(bytes)?,
+            FORMAT_OF_ONE_SIZE => read::<StoredLayer1>(bytes)?.into(),
+            other => return Err(DescriptorError::Format(other)),
+        };
         if descriptor.layers.iter().any(|layer| layer.id.raw() == 0) {
             return Err(DescriptorError::Tree(TreeShapeError::Orphan));
         }
         descriptor.credential()?;
         descriptor.tree()?;
+        descriptor.check_sizes()?;
         Ok(descriptor)
     }
 
-    fn checksum(&self) -> u32 {
-        crc32c::crc32c(&serde_json::to_vec(self).unwrap_or_default())
+    /// A volume only grows, and a layer has the size that it had when the layer was the head.
+    fn check_sizes(&self) -> Result<(), DescriptorError> {
+        let size_of = |id| self.layer(id).map(|layer| layer.size);
+        let fits = |layer: &StoredLayer| match layer.parent {
+            Some(parent) => size_of(parent).is_some_and(|below| below <= layer.size),
+            None => true,
+        };
+        let all_fit = self.layers.iter().all(fits);
+        let largest = self.layers.iter().map(|layer| layer.size).max();
+        if all_fit && size_of(self.head) == Some(self.size) && largest == Some(self.size) {
+            Ok(())
+        } else {
+            Err(DescriptorError::Sizes)
+        }
+    }
+
+    /// How large a layer is; one that is not listed: as the volume.
+    pub(crate) fn size_of(&self, layer: LayerId) -> VolumeSize {
+        self.layer(layer).map_or(self.size, |layer| layer.size)
     }
 
     /// The secret.
@@ -199,7 +277,7 @@ impl Descriptor {
         Tree::from_links(&links, self.head)
     }
 
-    /// Gives it this tree; layers keep their marks.
+    /// Gives it this tree; layers keep their marks and sizes, new ones are as large as the volume.
     pub(crate) fn set_tree(&mut self, tree: &Tree) {
         let old = std::mem::take(&mut self.layers);
         self.head = tree.head();
@@ -213,6 +291,7 @@ impl Descriptor {
                     parent: link.parent,
                     removing: known.is_some_and(|layer| layer.removing) && link.layer != self.head,
                     unsettled: known.is_some_and(|layer| layer.unsettled),
+                    size: known.map_or(self.size, |layer| layer.size),
                 }
             })
             .collect();

@@ -10,11 +10,11 @@ use super::{Replica, Session, State};
 use crate::disk::Disk;
 use crate::layer::MapRecord;
 
-/// Whether an error says that the disk is full.
+/// Whether an error says that the disk is full, or holds no file that long.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
 }
 
@@ -79,6 +79,7 @@ impl<D: Disk> Replica<D> {
         self.state = State::Faulted { reason };
         self.merge = None;
         self.settle = None;
+        self.privacy.abandon();
     }
 
     /// Makes this description durable, then obeys it.
@@ -100,12 +101,21 @@ impl<D: Disk> Replica<D> {
         layer: LayerId,
         chunk: ChunkNumber,
     ) -> Result<MapRecord, Medium> {
+        let is_head = layer == self.tree.head();
+        if let (true, Some(record)) = (is_head, self.chunks.record(chunk)) {
+            return Ok(record);
+        }
         let read = match self.files.of(&self.disk, layer) {
             Ok(files) => files.read_record(chunk),
             Err(error) => Err(error),
         };
         match read {
-            Ok(Ok(record)) => Ok(record),
+            Ok(Ok(record)) => {
+                if is_head {
+                    self.chunks.put_record(chunk, &record);
+                }
+                Ok(record)
+            }
             Ok(Err(_)) => Err(self.map_damaged(layer, chunk)),
             Err(error) => Err(self.failed("reading a map", error)),
         }
@@ -122,6 +132,10 @@ impl<D: Disk> Replica<D> {
             Ok(files) => files.write_record(chunk, record),
             Err(error) => Err(error),
         };
-        written.map_err(|error| self.failed("writing a map", error))
+        written.map_err(|error| self.failed("writing a map", error))?;
+        if layer == self.tree.head() {
+            self.chunks.put_record(chunk, record);
+        }
+        Ok(())
     }
 }

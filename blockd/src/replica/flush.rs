@@ -10,6 +10,9 @@ use super::fault::is_full;
 use super::refusal::{DataError, Medium, Unusable};
 use crate::disk::{Disk, DiskFile};
 
+/// The most chunks whose sums are written with the replica held, when writeback begins.
+const WRITEBACK_CHUNKS_MAX: usize = 64;
+
 /// What of the head has changed and what of that is durable.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
@@ -33,6 +36,17 @@ impl Dirty {
     pub(super) fn after(plans: u64) -> Self {
         Self {
             plans,
+            ..Self::default()
+        }
+    }
+
+    /// Of a head that a process left without closing it: what it wrote may be in the page cache
+    /// only, and the next flush has to cover it (INV-5).
+    pub(super) fn left_behind() -> Self {
+        Self {
+            data_changes: 1,
+            map_changes: 1,
+            sum_changes: 1,
             ..Self::default()
         }
     }
@@ -127,8 +141,10 @@ impl<D: Disk> Replica<D> {
     /// What background writeback should sync, checksums included; `None` when nothing is dirty.
     pub fn plan_writeback(&mut self) -> Option<FlushPlan<D>> {
         self.check_sound().ok()?;
+        // What does not get there now goes with the next.
+        let more = self.write_sums(WRITEBACK_CHUNKS_MAX).ok()?;
         let mut plan = self.plan();
-        if self.dirty.sum_changes > self.dirty.sums_synced {
+        if self.dirty.sum_changes > self.dirty.sums_synced && !more {
             plan.files.push(self.files.head().sums.clone());
             plan.sum_changes = Some(self.dirty.sum_changes);
         }
@@ -162,6 +178,7 @@ impl<D: Disk> Replica<D> {
             if let Some(merge) = &mut self.merge {
                 merge.synced(plan.number);
             }
+            self.privacy.synced(plan.number);
             return Ok(());
         }
         if plan.head != self.tree.head() {
@@ -219,6 +236,13 @@ impl<D: Disk> Replica<D> {
 
     /// Makes all of the head durable, sums and holes too.
     pub(super) fn sync_head(&mut self) -> Result<(), Medium> {
+        if self.files.head().size != self.size
+            && let Err(error) = self.files.grow_head(self.size)
+        {
+            // An expansion did not come to its end; a sealed layer's files must have their length.
+            return Err(self.failed_for_good("cutting the head", error));
+        }
+        self.write_all_sums()?;
         let files = self.files.head().clone();
         let sync = |files: &[&D::File]| files.iter().try_for_each(|file| file.sync());
         if let Err(error) = sync(&[&files.sums, &files.image, &files.map]) {

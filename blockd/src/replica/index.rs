@@ -18,6 +18,28 @@ pub(super) struct Index {
     present: BTreeMap<LayerId, u64>,
 }
 
+/// Every bit of a byte as a byte: all ones or zero, the lowest first.
+const fn spread(bits: u8) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // Byte i keeps bit i; then whatever it kept becomes its highest bit, and that all eight.
+    let kept = (bits as u64).wrapping_mul(EACH) & 0x8040_2010_0804_0201;
+    let highest = ((kept + EACH * 0x7f) >> 7) & EACH;
+    highest * 0xff
+}
+
+/// At most eight places at once.
+fn overlay_eight(places: &mut [u8], slot: u8, present: u8, zero: u8) {
+    let mut eight = [HOLE; 8];
+    if let Some(part) = eight.get_mut(..places.len()) {
+        part.copy_from_slice(places);
+    }
+    let (present, zero) = (spread(present), spread(zero));
+    let slots = u64::from_le_bytes([slot; 8]);
+    let now = u64::from_le_bytes(eight);
+    let next = ((now & !zero & !present) | (slots & present)).to_le_bytes();
+    places.copy_from_slice(next.get(..places.len()).unwrap_or_default());
+}
+
 impl Index {
     /// Of a volume without a block.
     pub(super) fn empty(size: VolumeSize) -> Self {
@@ -27,6 +49,12 @@ impl Index {
             layers: [None; 256],
             present: BTreeMap::new(),
         }
+    }
+
+    /// Makes room for a larger volume, whose new blocks are holes.
+    pub(super) fn grow(&mut self, size: VolumeSize) {
+        let blocks = usize::try_from(size.blocks()).unwrap_or(usize::MAX);
+        self.blocks.resize(blocks.max(self.blocks.len()), HOLE);
     }
 
     /// Forgets where the blocks are, not how many each layer holds.
@@ -79,6 +107,13 @@ impl Index {
             .unwrap_or(HOLE)
     }
 
+    /// The slots of at most `count` blocks from `first` on.
+    pub(super) fn slots_from(&self, first: BlockNumber, count: usize) -> &[u8] {
+        let start = usize::try_from(first.raw()).unwrap_or(usize::MAX);
+        let end = start.saturating_add(count).min(self.blocks.len());
+        self.blocks.get(start..end).unwrap_or_default()
+    }
+
     /// Says where the block's newest copy is.
     pub(super) fn set(&mut self, block: BlockNumber, slot: u8) {
         if let Ok(block) = usize::try_from(block.raw())
@@ -100,12 +135,15 @@ impl Index {
 
     /// Puts a layer's record on top of what is below.
     pub(super) fn overlay(&mut self, slot: u8, chunk: ChunkNumber, record: &MapRecord) {
-        let first = chunk.first_block().raw();
-        for (block, number) in (0..PLACES).zip(first..) {
-            if record.present.contains(block) {
-                self.set(BlockNumber::from_raw(number), slot);
-            } else if record.zero.contains(block) {
-                self.set(BlockNumber::from_raw(number), HOLE);
+        let first = usize::try_from(chunk.first_block().raw()).unwrap_or(usize::MAX);
+        let end = first.saturating_add(PLACES).min(self.blocks.len());
+        let places = self.blocks.get_mut(first..end).unwrap_or_default();
+        let bits = record.present.as_bytes().iter().zip(record.zero.as_bytes());
+        for (places, (present, zero)) in places.chunks_mut(8).zip(bits) {
+            if *present == u8::MAX {
+                places.fill(slot);
+            } else if present | zero != 0 {
+                overlay_eight(places, slot, *present, *zero);
             }
         }
     }
@@ -119,6 +157,44 @@ impl Index {
     pub(super) fn count(&mut self, layer: LayerId, before: u64, after: u64) {
         if let Some(count) = self.present.get_mut(&layer) {
             *count = (*count + after).saturating_sub(before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_record_is_put_on_the_index_bit_by_bit_or_word_by_word(
+            below in prop::collection::vec(0..4_u8, 520..1100),
+            present in any::<[u64; 8]>(), zero in any::<[u64; 8]>(), chunk in 0..3_u64,
+        ) {
+            let size = VolumeSize::from_bytes(below.len() as u64 * 4096).unwrap();
+            let mut index = Index::empty(size);
+            index.blocks.copy_from_slice(&below);
+            let mut record = MapRecord::default();
+            for block in 0..PLACES {
+                record.present.set(block, present[block / 64] >> (block % 64) & 1 == 1);
+                record.zero.set(block, zero[block / 64] >> (block % 64) & 1 == 1);
+            }
+            index.overlay(9, ChunkNumber::from_raw(chunk), &record);
+            for (number, old) in below.iter().enumerate() {
+                let block = BlockNumber::from_raw(number as u64);
+                let wanted = if block.chunk().raw() != chunk {
+                    *old
+                } else if record.present.contains(block.in_chunk()) {
+                    9
+                } else if record.zero.contains(block.in_chunk()) {
+                    HOLE
+                } else {
+                    *old
+                };
+                prop_assert_eq!(index.slot_of(block), wanted);
+            }
         }
     }
 }

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use ankole_proto::{ChunkNumber, LayerId};
 
+use super::chunk_cache::{CacheBudget, ChunkCache};
+use super::damages::Damages;
 use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Stop, StoredState};
 use super::flush::Dirty;
 use super::index::Index;
 use super::memory::Recollection;
 use super::open_files::OpenFiles;
+use super::private::{Privacy, is_left_behind};
 use super::recover::recover_layer;
 use super::vacated::Vacated;
 use super::{Allocation, Replica, Session, State};
@@ -79,7 +82,7 @@ pub(super) fn scan_layer<F: DiskFile>(
     Ok(())
 }
 
-fn file_error(path: &Path, error: io::Error) -> LoadError {
+pub(super) fn file_error(path: &Path, error: io::Error) -> LoadError {
     let file = path.display().to_string();
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
@@ -130,6 +133,16 @@ pub(super) fn open_layer<D: Disk>(
         .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error))
 }
 
+fn open_head<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    layer: LayerId,
+    lengths: Lengths,
+) -> Result<LayerFiles<D::File>, LoadError> {
+    LayerFiles::open_head(disk, directory, layer, lengths)
+        .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error))
+}
+
 /// Removes files of layers that are not in the tree: a stop fell before or after they were.
 fn remove_strays<D: Disk>(disk: &D, directory: &Path, tree: &Tree) -> Result<(), LoadError> {
     let layers = directory.join("layers");
@@ -141,7 +154,7 @@ fn remove_strays<D: Disk>(disk: &D, directory: &Path, tree: &Tree) -> Result<(),
             let ours = Part::ALL.iter().any(|part| part.extension() == end);
             id.parse::<LayerId>().ok().filter(|_| ours)
         });
-        if of_layer.is_some_and(|layer| !tree.contains(layer)) {
+        if of_layer.is_some_and(|layer| !tree.contains(layer)) || is_left_behind(&name) {
             let path = layers.join(name);
             disk.remove_file(&path)
                 .map_err(|error| file_error(&path, error))?;
@@ -177,28 +190,36 @@ impl<D: Disk> Replica<D> {
         };
         remove_strays(disk, directory, &tree)?;
         let (index, head) = read_layers(disk, directory, &descriptor, &tree)?;
-        let (size, lengths) = (descriptor.size, Lengths::of(descriptor.size));
+        let size = descriptor.size;
+        let sizes = descriptor.layers.iter().map(|layer| (layer.id, layer.size));
+        let dirty = match descriptor.stop {
+            Stop::Clean => Dirty::default(),
+            Stop::Unclean => Dirty::left_behind(),
+        };
         let mut replica = Self {
             disk: disk.clone(),
             directory: PathBuf::from(directory),
             memory: Recollection::loaded(descriptor.stop == Stop::Clean),
-            files: OpenFiles::new(PathBuf::from(directory), lengths, head),
+            files: OpenFiles::new(PathBuf::from(directory), sizes.collect(), head),
             descriptor,
             credential,
             boot: String::new(),
             tree,
             size,
-            lengths,
             state,
             session: Session::Closed,
             allocation: Allocation::Allowed,
             index,
-            dirty: Dirty::default(),
+            chunks: ChunkCache::new(size, &CacheBudget::of(CacheBudget::DEFAULT_BYTES)),
+            dirty,
             vacated: Vacated::default(),
             merge: None,
             settle: None,
+            privacy: Privacy::new(),
+            damages: Damages::default(),
             resummed_blocks: 0,
             sums: Vec::new(),
+            block_sums: Vec::new(),
         };
         replica.mark_unsettled().map_err(|error| LoadError::Io {
             file: directory.join(FILE_NAME).display().to_string(),
@@ -235,19 +256,18 @@ fn read_layers<D: Disk>(
     descriptor: &Descriptor,
     tree: &Tree,
 ) -> Result<(Index, LayerFiles<D::File>), LoadError> {
-    let lengths = Lengths::of(descriptor.size);
     // Before memory is taken for the size, a file of that length must back it.
-    let head = open_layer(disk, directory, tree.head(), lengths)?;
+    let head = open_head(disk, directory, tree.head(), Lengths::of(descriptor.size))?;
     let mut index = Index::empty(descriptor.size);
     let chain = tree.chain();
     let branches = tree.layers().filter(|layer| !chain.contains(layer));
     for layer in branches.chain(chain.iter().rev().copied()) {
+        let lengths = Lengths::of(descriptor.size_of(layer));
         let files = open_layer(disk, directory, layer, lengths)?;
         let is_head = layer == tree.head();
         let in_doubt = is_head || descriptor.state == StoredState::Rebuilding;
         if in_doubt && descriptor.stop == Stop::Unclean {
-            recover_layer(&files, descriptor.size)
-                .map_err(|error| scan_error(directory, layer, error))?;
+            recover_layer(&files).map_err(|error| scan_error(directory, layer, error))?;
         }
         scan_layer(&files, &mut index, chain.contains(&layer))
             .map_err(|error| scan_error(directory, layer, error))?;

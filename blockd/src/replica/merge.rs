@@ -58,6 +58,16 @@ impl Merge {
         }
     }
 
+    /// The layer that it writes to.
+    pub(super) const fn target(&self) -> LayerId {
+        self.target
+    }
+
+    /// Whether nothing was written to the target: its files may still be shared.
+    const fn is_new(&self) -> bool {
+        self.next_chunk == 0
+    }
+
     /// Whether places of a chunk of `layer` hold copies that its map does not count yet.
     pub(super) fn has_copied(&self, layer: LayerId, chunk: ChunkNumber) -> bool {
         self.target == layer && self.copied.contains_key(&chunk)
@@ -78,7 +88,8 @@ impl<D: Disk> Replica<D> {
         let Some(merge) = &self.merge else {
             return self.begin_merge();
         };
-        let (wait, stage, source) = (merge.wait, merge.stage, merge.source);
+        let (wait, stage) = (merge.wait, merge.stage);
+        let (source, target) = (merge.source, merge.target);
         if let Wait::Sync(_) = wait {
             return self.sync_merge(stage);
         }
@@ -87,6 +98,11 @@ impl<D: Disk> Replica<D> {
             self.merge = None;
             self.remove_files(source);
             return Ok(Progress::Working { blocks: 0 });
+        }
+        if self.merge.as_ref().is_some_and(Merge::is_new)
+            && let Some(progress) = self.make_private_step(target, budget_blocks)?
+        {
+            return Ok(progress);
         }
         self.mark_copied()?;
         let (blocks, at_end) = self.copy_chunks(budget_blocks)?;

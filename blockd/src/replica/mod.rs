@@ -14,11 +14,15 @@ use ankole_proto::wire::body::LayerLink;
 use ankole_proto::{Credential, Sequence, VolumeSize};
 
 use crate::disk::Disk;
-use crate::layer::{Lengths, Tree};
+use crate::layer::Tree;
 
 mod access;
+mod chunk_cache;
+mod clone;
 mod create;
+mod damages;
 mod descriptor;
+mod expand;
 mod fault;
 mod flush;
 mod index;
@@ -28,12 +32,14 @@ mod merge;
 mod offline;
 mod open;
 mod open_files;
+mod private;
 mod read;
 mod rebuild;
 mod recover;
 pub mod refusal;
 mod settle;
 mod snapshot;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod tree_change;
@@ -41,6 +47,8 @@ mod unmap;
 mod vacated;
 mod write;
 
+pub use chunk_cache::CacheBudget;
+pub use clone::{CloneError, CloneSpec};
 pub use create::{CreateError, ReplicaSpec, create, destroy};
 pub use descriptor::{Stop, StoredState};
 pub use flush::FlushPlan;
@@ -121,7 +129,6 @@ pub struct Replica<D: Disk> {
     credential: Credential,
     tree: Tree,
     size: VolumeSize,
-    lengths: Lengths,
     state: State,
     session: Session,
     allocation: Allocation,
@@ -129,14 +136,19 @@ pub struct Replica<D: Disk> {
     /// The present boot of the host; empty when it was not told.
     boot: String,
     index: index::Index,
+    chunks: chunk_cache::ChunkCache,
     files: open_files::OpenFiles<D>,
     dirty: flush::Dirty,
     vacated: vacated::Vacated,
     merge: Option<merge::Merge>,
     settle: Option<settle::Settle>,
+    privacy: private::Privacy<D>,
+    damages: damages::Damages,
     resummed_blocks: u64,
     /// Reused between calls: sums of a run.
     sums: Vec<u8>,
+    /// Reused between calls: sums of what is written.
+    block_sums: Vec<u32>,
 }
 
 impl<D: Disk> std::fmt::Debug for Replica<D> {

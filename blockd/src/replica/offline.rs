@@ -7,12 +7,12 @@ use ankole_proto::{BLOCK_BYTES, ChunkNumber, LayerId, VolumeSize};
 use serde::Serialize;
 
 use super::descriptor::{Descriptor, Stop, StoredState};
-use super::load::{LoadError, ScanError, open_layer, read_descriptor, scan_error};
+use super::load::{LoadError, ScanError, file_error, open_layer, read_descriptor, scan_error};
 use super::read::as_index;
 use super::rebuild::present_runs;
 use super::recover::allocated_in;
 use crate::disk::{Disk, DiskFile};
-use crate::layer::{BLOCK, LayerFiles, Lengths, MapRecord, PLACES};
+use crate::layer::{BLOCK, LayerFiles, Lengths, MapRecord, PLACES, file_path};
 
 /// The most findings that are listed; all are counted.
 const FINDINGS_MAX: usize = 100;
@@ -85,6 +85,21 @@ struct StillLayer<F> {
     in_doubt: bool,
 }
 
+/// A layer's files; the head's may be longer than they are to be, when an expansion was cut short.
+fn open_still<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    descriptor: &Descriptor,
+    layer: LayerId,
+) -> Result<LayerFiles<D::File>, LoadError> {
+    let lengths = Lengths::of(descriptor.size_of(layer));
+    if layer == descriptor.head {
+        return LayerFiles::open_longer(disk, directory, layer, lengths)
+            .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error));
+    }
+    open_layer(disk, directory, layer, lengths)
+}
+
 impl<F: DiskFile> StillLayer<F> {
     fn open<D: Disk<File = F>>(
         disk: &D,
@@ -94,8 +109,8 @@ impl<F: DiskFile> StillLayer<F> {
     ) -> Result<Self, LoadError> {
         let written = layer == descriptor.head || descriptor.state == StoredState::Rebuilding;
         Ok(Self {
-            files: open_layer(disk, directory, layer, Lengths::of(descriptor.size))?,
-            size: descriptor.size,
+            files: open_still(disk, directory, descriptor, layer)?,
+            size: descriptor.size_of(layer),
             in_doubt: written && descriptor.stop == Stop::Unclean,
         })
     }
@@ -128,7 +143,7 @@ pub fn inspect<D: Disk>(disk: &D, directory: &Path) -> Result<Inspection, LoadEr
     for entry in &descriptor.layers {
         let layer = StillLayer::open(disk, directory, &descriptor, entry.id)?;
         let mut blocks = 0;
-        for chunk in 0..descriptor.size.chunks() {
+        for chunk in 0..layer.size.chunks() {
             let record = layer
                 .record(ChunkNumber::from_raw(chunk))
                 .map_err(|error| scan_error(directory, entry.id, error))?;
@@ -216,7 +231,7 @@ fn verify_layer<F: DiskFile>(
 }
 
 /// Hands the volume's contents, as the head or a sealed layer has them, to `write`: the blocks that
-/// hold data, in order, each verified. What is not handed on reads as zeros. The volume's size.
+/// hold data, in order, each verified. What is not handed on reads as zeros. The volume's size then.
 ///
 /// # Errors
 ///
@@ -243,9 +258,10 @@ pub fn export<D: Disk>(
         let layer = StillLayer::open(disk, directory, &descriptor, id)?;
         layers.push((unsettled || layer.in_doubt, layer));
     }
+    let size = descriptor.size_of(top);
     let (mut block_data, mut sums) = ([0; BLOCK], Vec::new());
-    for chunk in (0..descriptor.size.chunks()).map(ChunkNumber::from_raw) {
-        let mut open: Vec<_> = chunk.extent_in(descriptor.size).blocks().collect();
+    for chunk in (0..size.chunks()).map(ChunkNumber::from_raw) {
+        let mut open: Vec<_> = chunk.extent_in(size).blocks().collect();
         for (lenient, layer) in &layers {
             let id = layer.files.layer;
             let record = layer
@@ -279,5 +295,5 @@ pub fn export<D: Disk>(
             }
         }
     }
-    Ok(descriptor.size)
+    Ok(size)
 }

@@ -20,7 +20,8 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Opens it for the engine of `request.epoch`: checks the request, makes the epoch durable,
-    /// obeys it. `lease_remaining_ms` of the answer is 0: the caller owns the clock.
+    /// obeys it. The size may differ from the engine's: the answer tells.
+    /// `lease_remaining_ms` of the answer is 0: the caller owns the clock.
     ///
     /// # Errors
     ///
@@ -32,7 +33,7 @@ impl<D: Disk> Replica<D> {
         if request.credential != self.credential {
             return Err(OpenError::BadCredential);
         }
-        if request.volume != self.volume() || request.size != self.size {
+        if request.volume != self.volume() {
             return Err(OpenError::WrongVolume);
         }
         let current = self.epoch();

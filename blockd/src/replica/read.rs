@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::index::HOLE;
 use super::refusal::{BlockError, ChecksumMismatch, DataError};
 use super::{Replica, State};
-use crate::disk::Disk;
+use crate::disk::{Disk, read_exact_at};
 use crate::layer::{BLOCK, BlockRun};
 
 /// A length that fits in memory; lengths were bounded before they come here.
@@ -64,8 +64,9 @@ impl<D: Disk> Replica<D> {
                 count: self.index.same_slot(at, end),
             };
             let (now, later) = rest.split_at_mut(as_index(run.bytes()));
-            if let Some(layer) = self.index.layer(self.index.slot_of(at)) {
-                self.read_layer_run(layer, run, now)?;
+            let slot = self.index.slot_of(at);
+            if let Some(layer) = self.index.layer(slot) {
+                self.read_visible(slot, layer, run, now)?;
             }
             at = BlockNumber::from_raw(run.end());
             rest = later;
@@ -83,13 +84,34 @@ impl<D: Disk> Replica<D> {
                 .is_some_and(|layer| layer.unsettled)
     }
 
-    /// Reads blocks that a layer holds, and verifies them (INV-13).
+    /// Reads blocks whose newest copies are in a slot's layer, and verifies them (INV-13).
+    fn read_visible(
+        &mut self,
+        slot: u8,
+        layer: LayerId,
+        run: BlockRun,
+        buffer: &mut [u8],
+    ) -> Result<(), BlockError> {
+        let read = match self.files.in_slot(&self.disk, slot, layer) {
+            Ok(files) => read_exact_at(&files.image, buffer, run.first.offset()),
+            Err(error) => Err(error),
+        };
+        read.map_err(|error| self.failed("reading blocks", error))?;
+        let differing = self.differing(slot, run, buffer)?;
+        self.take_differing(layer, differing)
+    }
+
+    /// Reads blocks that a layer holds, and verifies them (INV-13); newest copies or not.
     pub(super) fn read_layer_run(
         &mut self,
         layer: LayerId,
         run: BlockRun,
         buffer: &mut [u8],
     ) -> Result<(), BlockError> {
+        if layer == self.tree.head() {
+            // What is read below is the file.
+            self.write_sums_of(run.first.chunk())?;
+        }
         let mut differing: Vec<(BlockNumber, u32)> = Vec::new();
         let read = match self.files.of(&self.disk, layer) {
             Ok(files) => files.read_run(run, buffer, &mut self.sums, |block, sum| {
@@ -99,20 +121,34 @@ impl<D: Disk> Replica<D> {
             Err(error) => Err(error),
         };
         read.map_err(|error| self.failed("reading blocks", error))?;
+        self.take_differing(layer, differing)
+    }
+
+    /// What is to be done about blocks that differ from their sums.
+    fn take_differing(
+        &mut self,
+        layer: LayerId,
+        differing: Vec<(BlockNumber, u32)>,
+    ) -> Result<(), BlockError> {
         let Some((block, _)) = differing.first().copied() else {
             return Ok(());
         };
         if !self.is_unsettled(layer) {
+            for (block, _) in &differing {
+                self.damages.find(ChecksumMismatch {
+                    layer,
+                    block: *block,
+                });
+            }
             return Err(ChecksumMismatch { layer, block }.into());
         }
+        if layer != self.tree.head() && self.is_shared(layer)? {
+            // The sums are another replica's too. A peer will say what the blocks are to be.
+            return Ok(());
+        }
         for (block, sum) in differing {
-            let written = match self.files.of(&self.disk, layer) {
-                Ok(files) => files.write_sum(block, sum),
-                Err(error) => Err(error),
-            };
-            written.map_err(|error| self.failed("writing a checksum", error))?;
+            self.set_sum(layer, block, sum)?;
             self.resummed_blocks += 1;
-            self.dirty.sum_changes += 1;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::read::as_index;
 use super::refusal::{BlockError, LayerError, Medium, TreeError};
 use super::{Replica, State};
 use crate::disk::{Disk, DiskFile};
-use crate::layer::{BLOCK, BlockRun, LayerFiles, MapRecord, PLACES, Tree};
+use crate::layer::{BLOCK, BlockRun, Lengths, MapRecord, PLACES, Tree};
 
 impl<D: Disk> Replica<D> {
     /// The state of the chunk at `extent.offset()` of one layer.
@@ -140,6 +140,8 @@ impl<D: Disk> Replica<D> {
                 "data does not match the present blocks",
             ));
         }
+        self.make_private(layer)?;
+        self.forget_chunk(chunk)?;
         let old = self.record(layer, chunk)?;
         let mut new = old;
         for block in extent.blocks() {
@@ -158,6 +160,7 @@ impl<D: Disk> Replica<D> {
         self.index.count(layer, before as u64, after as u64);
         self.drop_absent(layer, &old, &new, extent)?;
         self.look_up_again(chunk, extent)?;
+        self.damages.mend(layer, extent.blocks());
         Ok(())
     }
 
@@ -249,6 +252,7 @@ impl<D: Disk> Replica<D> {
         self.admit(epoch)?;
         let tree = Tree::from_links(&body.layers, body.head)
             .map_err(|_| TreeError::Conflict("the layers form no tree"))?;
+        self.grow(body.size)?;
         self.sync_head()?;
         let missing: Vec<LayerLink> = tree
             .links()
@@ -263,10 +267,25 @@ impl<D: Disk> Replica<D> {
             .layers()
             .filter(|layer| !tree.contains(*layer))
             .collect();
-        let head = LayerFiles::open(&self.disk, &self.directory, tree.head(), self.lengths)
-            .map_err(|(_, error)| self.failed_for_good("opening the head", error))?;
+        self.privacy.abandon();
+        if self.tree.contains(tree.head()) {
+            // It was sealed here, and may be shared.
+            self.make_private(tree.head())?;
+        }
         let mut next = self.descriptor.clone();
         next.set_tree(&tree);
+        let mut head = match self.files.of(&self.disk, tree.head()) {
+            Ok(files) => files.clone(),
+            Err(error) => return Err(self.failed_for_good("opening the head", error).into()),
+        };
+        if head.size < self.size {
+            // It was sealed here, and is the head there.
+            head.grow(Lengths::of(self.size))
+                .map_err(|error| self.failed("growing the head", error))?;
+        }
+        if let Some(entry) = next.layer_mut(tree.head()) {
+            entry.size = self.size;
+        }
         next.state = StoredState::Rebuilding;
         self.commit(next)?;
         self.tree = tree;

@@ -11,10 +11,8 @@ use crate::layer::{LayerFiles, PLACES};
 /// Compares the map with the image's holes. A block marked present that is a hole was never
 /// written and counts as absent; a place that holds data and is not marked is punched, so that
 /// what is written there later never shows what was there before.
-pub(super) fn recover_layer<F: DiskFile>(
-    files: &LayerFiles<F>,
-    size: VolumeSize,
-) -> Result<(), ScanError> {
+pub(super) fn recover_layer<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), ScanError> {
+    let size = files.size;
     let mut changed = false;
     files.each_record(
         |chunk, _| ScanError::Damaged(chunk),

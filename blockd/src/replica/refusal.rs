@@ -92,7 +92,7 @@ macro_rules! holds_block_errors {
     )*};
 }
 
-holds_block_errors!(DataError, LayerError, WorkError);
+holds_block_errors!(DataError, LayerError, TreeError, WorkError);
 
 /// Why a replica was not opened or closed.
 #[derive(Debug, thiserror::Error)]
@@ -106,8 +106,8 @@ pub enum OpenError {
     /// The request names another replica than this.
     #[error("this is another replica")]
     WrongReplica,
-    /// The request names another volume or size.
-    #[error("the replica is of another volume, or of another size")]
+    /// The request names another volume.
+    #[error("the replica is of another volume")]
     WrongVolume,
     /// The secret is not the replica's.
     #[error("wrong credential")]
@@ -149,6 +149,9 @@ pub enum TreeError {
     /// The disk refused.
     #[error(transparent)]
     Medium(#[from] Medium),
+    /// A block that would have to be copied is damaged.
+    #[error(transparent)]
+    Checksum(#[from] ChecksumMismatch),
     /// The tree is not what the request expects.
     #[error("the layer tree differs: {0}")]
     Conflict(&'static str),
@@ -295,6 +298,7 @@ impl Refusal for TreeError {
         match self {
             Self::Unusable(unusable) => unusable.code(),
             Self::Medium(medium) => medium.code(),
+            Self::Checksum(_) => ErrorCode::Checksum,
             Self::Conflict(_) => ErrorCode::TreeConflict,
             Self::NoSuchLayer(_) => ErrorCode::NoSuchLayer,
             Self::TooManyLayers => ErrorCode::TooManyLayers,
@@ -304,6 +308,13 @@ impl Refusal for TreeError {
     fn fenced_by(&self) -> Option<Epoch> {
         match self {
             Self::Unusable(unusable) => unusable.fenced_by(),
+            _ => None,
+        }
+    }
+
+    fn damaged(&self) -> Option<ChecksumMismatch> {
+        match self {
+            Self::Checksum(mismatch) => Some(*mismatch),
             _ => None,
         }
     }

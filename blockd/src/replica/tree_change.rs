@@ -7,17 +7,21 @@ use super::flush::Dirty;
 use super::load::{ScanError, scan_layer};
 use super::refusal::Medium;
 use crate::disk::Disk;
-use crate::layer::{LayerFiles, Part, Tree, file_path};
+use crate::layer::{LayerFiles, Lengths, Part, Tree, file_path};
 
 impl<D: Disk> Replica<D> {
     /// Creates the files of an empty layer, durably. It is not in the tree yet: should a stop fall
     /// here, loading removes them.
     pub(super) fn create_layer(&mut self, layer: LayerId) -> Result<LayerFiles<D::File>, Medium> {
-        let created = LayerFiles::create(&self.disk, &self.directory, layer, self.lengths)
-            .and_then(|files| {
+        let lengths = Lengths::of(self.size);
+        let created =
+            LayerFiles::create(&self.disk, &self.directory, layer, lengths).and_then(|files| {
                 self.disk.sync_dir(&self.directory.join("layers"))?;
                 Ok(files)
             });
+        if created.is_ok() {
+            self.files.add(layer, self.size);
+        }
         created.map_err(|error| self.failed("creating a layer", error))
     }
 
@@ -33,6 +37,7 @@ impl<D: Disk> Replica<D> {
     /// Begins to write to another head, whose files are empty or synced.
     pub(super) fn enter_head(&mut self, files: LayerFiles<D::File>) {
         self.files.replace_head(files);
+        self.chunks.next_head();
         self.vacated.clear();
         // Plans go on counting, so that one made before is not taken for one of this head.
         self.dirty = Dirty::after(self.dirty.plans);
@@ -43,7 +48,9 @@ impl<D: Disk> Replica<D> {
     /// Removes the files of a layer that is not in the tree any more. One that cannot be removed
     /// now is removed when the replica is loaded.
     pub(super) fn remove_files(&mut self, layer: LayerId) {
-        self.files.close(layer);
+        self.files.remove(layer);
+        self.privacy.forget(layer);
+        self.damages.forget_layer(layer);
         self.index.remove_layer(layer);
         for part in Part::ALL {
             let _ = self
@@ -55,6 +62,7 @@ impl<D: Disk> Replica<D> {
     /// Reads the maps of the chain anew.
     pub(super) fn rebuild_index(&mut self) -> Result<(), Medium> {
         self.index.clear_blocks();
+        self.chunks.clear();
         let chain = self.tree.chain();
         let branches: Vec<LayerId> = self
             .tree

@@ -119,6 +119,9 @@ impl<D: Disk> Replica<D> {
                     .hide(blocks, dirty.map_changes, dirty.map_planned);
             }
             self.index.set(block, HOLE);
+            if let Some(page) = self.chunks.page_mut(chunk) {
+                page.forget(place);
+            }
         }
         Ok(())
     }

@@ -15,8 +15,16 @@ use super::fault::is_full;
 use super::read::as_index;
 use super::refusal::{BlockError, DataError, Medium};
 use super::{Allocation, Mutation, Replica};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::layer::{BLOCK, BlockRun};
+
+/// The sums of the blocks in these buffers, each of whole blocks.
+fn sums_of<'a>(buffers: &'a [IoSlice<'_>]) -> impl Iterator<Item = u32> + use<'a> {
+    buffers
+        .iter()
+        .flat_map(|buffer| buffer.chunks_exact(BLOCK))
+        .map(crc32c::crc32c)
+}
 
 impl<D: Disk> Replica<D> {
     /// Writes `data` at `extent`; with `fua` it is durable on return.
@@ -172,17 +180,33 @@ impl<D: Disk> Replica<D> {
     }
 
     fn overwrite(&mut self, run: BlockRun, buffers: &[IoSlice<'_>]) -> Result<(), Medium> {
+        let mut sums = std::mem::take(&mut self.block_sums);
+        sums.clear();
+        sums.extend(sums_of(buffers));
+        let written = self.overwrite_with(run, buffers, &sums);
+        self.block_sums = sums;
+        written
+    }
+
+    fn overwrite_with(
+        &mut self,
+        run: BlockRun,
+        buffers: &[IoSlice<'_>],
+        sums: &[u32],
+    ) -> Result<(), Medium> {
+        self.make_pages(run)?;
         self.dirty.data_changes += 1;
-        self.dirty.sum_changes += 1;
-        let files = self.files.head();
-        let Err(error) = files.write_run(run.first, buffers, &mut self.sums) else {
+        let image = &self.files.head().image;
+        let written = image
+            .write_at(buffers, run.first.offset())
+            .and_then(|()| self.back_sums(run, sums));
+        let Err(error) = written else {
+            self.keep_sums(run, sums);
             return Ok(());
         };
         // What was written of it has no sum yet.
-        if is_full(&error)
-            && let Err(error) = files.resum_run(run)
-        {
-            return Err(self.failed_for_good("writing a checksum", error));
+        if is_full(&error) {
+            self.sum_anew(run)?;
         }
         Err(self.failed("writing blocks", error))
     }
@@ -201,25 +225,38 @@ impl<D: Disk> Replica<D> {
         if must_settle {
             self.settle_places()?;
         }
+        let mut sums = std::mem::take(&mut self.block_sums);
+        sums.clear();
+        for (run, buffers) in runs {
+            self.make_pages(*run)?;
+            sums.extend(sums_of(buffers));
+        }
         self.dirty.data_changes += 1;
-        self.dirty.sum_changes += 1;
-        let files = self.files.head();
-        let sums = &mut self.sums;
-        let written = runs
-            .iter()
-            .try_for_each(|(run, buffers)| files.write_run(run.first, buffers, sums));
+        let mut rest = &sums[..];
+        let written = runs.iter().try_for_each(|(run, buffers)| {
+            let image = &self.files.head().image;
+            image.write_at(buffers, run.first.offset())?;
+            let (now, later) = rest.split_at(as_index(run.count));
+            rest = later;
+            self.back_sums(*run, now)
+        });
         let mapped = match written {
             Ok(()) => self.map_fresh(runs),
             Err(error) => Err(self.failed("writing blocks", error)),
         };
+        let mut rest = &sums[..];
         for (run, _) in runs {
+            let (now, later) = rest.split_at(as_index(run.count));
+            rest = later;
             if mapped.is_ok() {
+                self.keep_sums(*run, now);
                 self.vacated.reuse(&places(run));
             } else {
                 let (now, planned) = (self.dirty.map_changes, self.dirty.map_planned);
                 self.vacated.hide(places(run), now, planned);
             }
         }
+        self.block_sums = sums;
         mapped
     }
 

@@ -219,6 +219,7 @@ fn change_tree(
                 TreeRequest::Revert(revert) => replica.revert(tenant.epoch(), *revert),
                 TreeRequest::BeginRebuild(begin) => replica.begin_rebuild(tenant.epoch(), begin),
                 TreeRequest::FinishRebuild => replica.finish_rebuild(tenant.epoch()),
+                TreeRequest::Expand(expand) => replica.expand(tenant.epoch(), *expand),
             };
             drop(replica);
             result.map_err(|error| tenant.deny(&error))

@@ -39,8 +39,13 @@ pub enum Detail {
     None,
     /// `Fenced`: the epoch that the replica obeys, in `sequence`.
     Epoch(u64),
-    /// `Checksum`: the bad block's offset, in `offset`.
-    Offset(u64),
+    /// `Checksum`: the bad block's offset, in `offset`, and its layer, in `sequence`.
+    Damage {
+        /// Of the block, in the volume.
+        offset: u64,
+        /// That holds it.
+        layer: u64,
+    },
 }
 
 impl Denial {
@@ -57,7 +62,10 @@ impl Denial {
     pub fn of(error: &dyn Refusal) -> Self {
         let detail = match (error.fenced_by(), error.damaged()) {
             (Some(epoch), _) => Detail::Epoch(epoch.raw()),
-            (None, Some(damaged)) => Detail::Offset(damaged.block.offset()),
+            (None, Some(damaged)) => Detail::Damage {
+                offset: damaged.block.offset(),
+                layer: damaged.layer.raw(),
+            },
             (None, None) => Detail::None,
         };
         Self {
@@ -73,7 +81,10 @@ impl Denial {
         match self.detail {
             Detail::None => {}
             Detail::Epoch(epoch) => header.sequence = epoch,
-            Detail::Offset(offset) => header.offset = offset,
+            Detail::Damage { offset, layer } => {
+                header.offset = offset;
+                header.sequence = layer;
+            }
         }
         header
     }

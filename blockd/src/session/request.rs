@@ -1,7 +1,7 @@
 //! What a frame on an open connection asks for, checked as far as the frame alone allows. Pure.
 
 use ankole_proto::geometry::{CHUNK_BYTES, SECTOR_BYTES};
-use ankole_proto::wire::body::{BodyError, Revert, Seal};
+use ankole_proto::wire::body::{BodyError, Expand, Revert, Seal};
 use ankole_proto::wire::rebuild::{BeginRebuild, LayerOf, WriteLayer};
 use ankole_proto::wire::{DATA_BYTES_MAX, ErrorCode, Header, Opcode, RANGE_BYTES_MAX};
 use ankole_proto::{ChunkNumber, Extent, LayerId};
@@ -54,6 +54,8 @@ pub enum TreeRequest {
     BeginRebuild(BeginRebuild),
     /// Become complete.
     FinishRebuild,
+    /// Become at least this large.
+    Expand(Expand),
 }
 
 impl Request {
@@ -98,7 +100,9 @@ impl Request {
                 let blocks = WriteLayer::decode(Bytes::copy_from_slice(payload)).map_err(body)?;
                 Ok(Self::WriteLayer(extent, blocks))
             }
-            Opcode::Seal | Opcode::Revert | Opcode::BeginRebuild => tree(header.opcode, payload),
+            Opcode::Seal | Opcode::Revert | Opcode::BeginRebuild | Opcode::Expand => {
+                tree(header.opcode, payload)
+            }
             _ if !payload.is_empty() => Err(malformed("the operation has no payload")),
             Opcode::Read => Ok(Self::Read(extent(header, DATA_BYTES_MAX)?)),
             Opcode::Unmap => Ok(Self::Unmap(extent(header, RANGE_BYTES_MAX)?, durability)),
@@ -109,7 +113,7 @@ impl Request {
             Opcode::Flush => Ok(Self::Flush),
             Opcode::Ping => Ok(Self::Ping),
             Opcode::FinishRebuild => Ok(Self::Tree(TreeRequest::FinishRebuild)),
-            Opcode::Expand | Opcode::RepairLayer => Err(malformed("not supported")),
+            Opcode::RepairLayer => Err(malformed("not supported")),
             Opcode::Open | Opcode::Close => Err(malformed("out of place")),
         }
     }
@@ -119,6 +123,7 @@ fn tree(opcode: Opcode, payload: &[u8]) -> Result<Request, Denial> {
     let request = match opcode {
         Opcode::Seal => TreeRequest::Seal(Seal::decode(payload).map_err(body)?),
         Opcode::Revert => TreeRequest::Revert(Revert::decode(payload).map_err(body)?),
+        Opcode::Expand => TreeRequest::Expand(Expand::decode(payload).map_err(body)?),
         _ => TreeRequest::BeginRebuild(BeginRebuild::decode(payload).map_err(body)?),
     };
     Ok(Request::Tree(request))

@@ -12,6 +12,7 @@
 //! connection at a time speaks for a replica (INV-1). Must not know sockets or the managers.
 
 mod barred;
+mod cloning;
 mod disk_root;
 mod flush_gate;
 mod marker;
@@ -31,6 +32,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 pub use barred::{Barred, SlotError};
+pub use cloning::{CloneRefused, Origin};
 pub use disk_root::{DiskRoot, DiskRootError};
 pub use flush_gate::{FlushAnswer, FlushGate, FlushWaiter, Joined};
 pub use marker::{Marker, MarkerError};
@@ -72,12 +74,25 @@ pub struct Creation {
 }
 
 /// A replica that should be there and is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// Of which volume.
     pub volume: VolumeId,
     /// On which disk.
     pub disk: DiskId,
+    /// What the managers are told.
+    pub reason: String,
+}
+
+impl Missing {
+    /// One that was there once.
+    pub fn lost(volume: VolumeId, disk: DiskId) -> Self {
+        Self {
+            volume,
+            disk,
+            reason: "missing from its disk; nothing was created in its place".to_owned(),
+        }
+    }
 }
 
 /// Why the store cannot be used.
@@ -242,12 +257,17 @@ impl Store {
             .find(|root| root.id() == creation.disk)
             .ok_or(CreateError::NoSuchDisk(creation.disk))?;
         let slot = Slot::create(root, creation, self.started, self.changed())?;
-        self.slots.write().insert(id, Arc::new(slot));
-        self.missing.write().remove(&id);
+        self.take_in(id, slot);
         tracing::info!(replica = %id, volume = %creation.volume, disk = %root.path().display(),
             "replica created");
-        self.changed.notify_one();
         Ok(())
+    }
+
+    /// A replica is there from now on.
+    fn take_in(&self, id: ReplicaId, slot: Slot) {
+        self.slots.write().insert(id, Arc::new(slot));
+        self.missing.write().remove(&id);
+        self.changed.notify_one();
     }
 
     /// Deletes a replica; one that does not exist is deleted already. Its connection is refused
@@ -273,12 +293,15 @@ impl Store {
 
     /// Tells the managers of a replica that they think is here.
     pub fn report_missing(&self, id: ReplicaId, missing: Missing) {
-        let before = self.missing.write().insert(id, missing);
-        if before.is_none() {
-            tracing::error!(replica = %id, volume = %missing.volume, disk = %missing.disk,
-                "the managers expect a replica here that is not there");
-            self.changed.notify_one();
+        let mut all = self.missing.write();
+        if all.get(&id) == Some(&missing) {
+            return;
         }
+        tracing::error!(replica = %id, volume = %missing.volume, disk = %missing.disk,
+            "the managers expect a replica here that is not there: {}", missing.reason);
+        all.insert(id, missing);
+        drop(all);
+        self.changed.notify_one();
     }
 
     /// Removes something of what was deleted; `false` when nothing is left of it.

@@ -27,7 +27,7 @@ impl Store {
                         .read()
                         .iter()
                         .filter(|(_, missing)| missing.disk == id)
-                        .map(|(replica, missing)| missing_report(&replica.to_string(), *missing)),
+                        .map(|(replica, missing)| missing_report(&replica.to_string(), missing)),
                 );
                 disk_report(root, replicas)
             })
@@ -99,12 +99,12 @@ fn disk_report(root: &DiskRoot, replicas: Vec<ReplicaReport>) -> DiskReport {
     }
 }
 
-fn missing_report(id: &str, missing: Missing) -> ReplicaReport {
+fn missing_report(id: &str, missing: &Missing) -> ReplicaReport {
     ReplicaReport {
         id: id.to_owned(),
         volume_id: missing.volume.to_string(),
         state: StoredState::Faulted.into(),
-        message: "missing from its disk; nothing was created in its place".to_owned(),
+        message: missing.reason.clone(),
         ..ReplicaReport::default()
     }
 }

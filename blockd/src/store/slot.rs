@@ -17,7 +17,7 @@ use super::tenancy::{ConnectionId, Tenancy};
 use super::{CreateError, Creation};
 use crate::disk::LocalDisk;
 use crate::replica::refusal::Refusal;
-use crate::replica::{self, Replica, ReplicaSpec, TreeError};
+use crate::replica::{self, Replica, TreeError};
 
 /// A replica on a disk of this host.
 pub type StoreReplica = Replica<LocalDisk>;
@@ -121,13 +121,7 @@ impl Slot {
         started: Instant,
         changed: Arc<Notify>,
     ) -> Result<Self, CreateError> {
-        let spec = ReplicaSpec {
-            replica: creation.replica,
-            volume: creation.volume,
-            size: creation.size,
-            base_layer: creation.base,
-            credential: creation.credential,
-        };
+        let spec = creation.spec();
         let directory: PathBuf = DiskRoot::replica_dir(creation.replica);
         match replica::create(root.disk(), &directory, &spec) {
             // Made by a daemon that did not live to load it.
@@ -370,7 +364,7 @@ fn boxed(error: impl Refusal + 'static) -> Box<dyn Refusal> {
 }
 
 /// An error and everything behind it, on one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

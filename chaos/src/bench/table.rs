@@ -1,35 +1,55 @@
 //! The comparisons for people.
 
-use super::{Comparison, Side};
+use super::cases::{Comparison, Side};
+use super::median;
 
+/// One line for each case and side: medians of the rounds.
 pub(super) fn print(comparisons: &[Comparison]) {
     println!(
-        "{:30} {:>9} {:>9} {:>6}  {:>15} {:>15}  {:>11}",
-        "case", "volume/s", "tgt/s", "ratio", "p50/p99 us", "tgt p50/p99 us", "CPU us/op"
+        "{:30} {:8} {:>9} {:>6} {:>9} {:>9} {:>9} {:>10}",
+        "case", "side", "ops/s", "ratio", "p50 us", "p99 us", "p99.9 us", "CPU us/op"
     );
     for comparison in comparisons {
-        let (ours, theirs) = (&comparison.volume, &comparison.tgt);
-        println!(
-            "{:30} {:>9.0} {:>9.0} {:>6.2}  {:>15} {:>15}  {:>5.0}/{:<5.0}",
-            comparison.case,
-            ours.report.per_second(),
-            theirs.report.per_second(),
-            ours.report.per_second() / theirs.report.per_second().max(f64::MIN_POSITIVE),
-            percentiles(ours),
-            percentiles(theirs),
-            ours.cpu_us_per_operation,
-            theirs.cpu_us_per_operation,
+        let rounds = &comparison.rounds;
+        let volume = rounds.iter().map(|round| &round.volume).collect();
+        line(comparison.case, "volume", Some(comparison.ratio), volume);
+        let other = rounds.iter().filter_map(|round| round.other.as_ref());
+        if let Some(ratio) = comparison.other_ratio {
+            line("", "other", Some(ratio), other.collect());
+        }
+        line(
+            "",
+            "tgt",
+            None,
+            rounds.iter().map(|round| &round.tgt).collect(),
         );
     }
 }
 
+fn line(case: &str, name: &str, ratio: Option<f64>, sides: Vec<&Side>) {
+    let of = |figure: fn(&Side) -> f64| {
+        median(sides.iter().map(|side| figure(side)).collect()).unwrap_or_default()
+    };
+    println!(
+        "{case:30} {name:8} {:>9.0} {:>6} {:>9.0} {:>9.0} {:>9.0} {:>10.0}",
+        of(|side| side.report.per_second()),
+        ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
+        of(|side| latency(side, |figures| figures.p50_us)),
+        of(|side| latency(side, |figures| figures.p99_us)),
+        of(|side| latency(side, |figures| figures.p999_us)),
+        of(|side| side.cpu_us_per_operation),
+    );
+}
+
 /// Of whichever the case does more of.
-fn percentiles(side: &Side) -> String {
-    let (reads, writes) = (side.report.reads, side.report.writes);
+fn latency(side: &Side, figure: fn(&crate::load::Figures) -> u64) -> f64 {
+    let (reads, writes) = (&side.report.reads, &side.report.writes);
     let figures = if reads.operations > writes.operations {
         reads
     } else {
         writes
     };
-    format!("{}/{}", figures.p50_us, figures.p99_us)
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    let microseconds = figure(figures) as f64;
+    microseconds
 }

@@ -19,8 +19,11 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A cluster in a folder of its own.
 pub struct Cluster {
+    /// The `ankole` that drives it; it starts the daemons that lie beside it.
+    ankole: PathBuf,
     directory: PathBuf,
     base_port: u16,
+    forwarded_from: Option<u16>,
     managers: Vec<String>,
 }
 
@@ -39,12 +42,39 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
 impl Cluster {
     /// Starts a cluster in this folder, or what of it does not run.
     pub fn up(directory: &Path, base_port: u16) -> anyhow::Result<Self> {
+        Self::up_as(binary("ankole")?, directory, base_port, None)
+    }
+
+    /// The same, with the binaries of another build.
+    pub fn up_of(binaries: &Path, directory: &Path, base_port: u16) -> anyhow::Result<Self> {
+        Self::up_as(binaries.join("ankole"), directory, base_port, None)
+    }
+
+    /// The same, with every connection between its processes going through ports that the caller
+    /// forwards: see `ankole dev up --forwarded-from`.
+    pub fn up_forwarded(
+        directory: &Path,
+        base_port: u16,
+        forwarded_from: u16,
+    ) -> anyhow::Result<Self> {
+        let ankole = binary("ankole")?;
+        Self::up_as(ankole, directory, base_port, Some(forwarded_from))
+    }
+
+    fn up_as(
+        ankole: PathBuf,
+        directory: &Path,
+        base_port: u16,
+        forwarded_from: Option<u16>,
+    ) -> anyhow::Result<Self> {
         let managers = (0..3)
             .map(|index| format!("127.0.0.1:{}", base_port + index))
             .collect();
         let cluster = Self {
+            ankole,
             directory: directory.to_owned(),
             base_port,
+            forwarded_from,
             managers,
         };
         if let Err(error) = cluster.start_missing() {
@@ -57,8 +87,13 @@ impl Cluster {
 
     /// Starts those of its processes that do not run.
     pub fn start_missing(&self) -> anyhow::Result<()> {
-        self.dev(&["up"], &["--base-port", &self.base_port.to_string()])
-            .map(drop)
+        let base_port = self.base_port.to_string();
+        let mut rest = vec!["--base-port", &base_port];
+        let forwarded_from = self.forwarded_from.map(|port| port.to_string());
+        if let Some(port) = &forwarded_from {
+            rest.extend(["--forwarded-from", port]);
+        }
+        self.dev(&["up"], &rest).map(drop)
     }
 
     /// Stops every process.
@@ -77,7 +112,7 @@ impl Cluster {
         arguments.extend(verb);
         arguments.extend(["--directory", &directory]);
         arguments.extend(rest);
-        capture(&binary("ankole")?, &arguments)
+        capture(&self.ankole, &arguments)
     }
 
     /// Runs `ankole` against this cluster and returns what it prints.
@@ -87,7 +122,7 @@ impl Cluster {
             all.extend(["--manager", manager]);
         }
         all.extend(arguments);
-        capture(&binary("ankole")?, &all)
+        capture(&self.ankole, &all)
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, arguments: &[&str]) -> anyhow::Result<T> {
@@ -99,7 +134,7 @@ impl Cluster {
     /// What runs. `ankole dev status` fails when something does not; that is no error here.
     pub fn status(&self) -> anyhow::Result<Status> {
         let directory = self.directory.display().to_string();
-        let output = std::process::Command::new(binary("ankole")?)
+        let output = std::process::Command::new(&self.ankole)
             .args([
                 "--output",
                 "json",

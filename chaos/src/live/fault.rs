@@ -5,10 +5,11 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::wires::Disturbance;
 use crate::cluster::Volume;
 
 /// The nodes of a dev cluster.
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub(super) const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const STOP_MS_MAX: u64 = 10_000;
 /// A busy machine of two cores takes so much longer than an idle one.
 const SLACK: Duration = Duration::from_secs(4);
@@ -42,6 +43,12 @@ pub(super) enum Fault {
     SnapshotAndKillEngine,
     /// A snapshot, and the oldest one deleted.
     Snapshot,
+    /// The network between two kinds of processes, for a while.
+    Network(Disturbance),
+    /// The same, and SIGKILL of the engine meanwhile.
+    NetworkAndKillEngine(Disturbance),
+    /// The same, and SIGKILL of a node's blockd meanwhile.
+    NetworkAndKillBlockd(Disturbance, &'static str),
 }
 
 impl Fault {
@@ -56,7 +63,19 @@ impl Fault {
         };
         let pause = Duration::from_millis(random.random_range(500..STOP_MS_MAX));
         let number = random.random_range(1..=3);
-        match random.random_range(0..14) {
+        match random.random_range(0..28) {
+            14..24 => Self::Network(Disturbance::choose(random)),
+            24 | 25 => Self::NetworkAndKillEngine(Disturbance::choose(random)),
+            26 | 27 => {
+                let disturbance = Disturbance::choose(random);
+                let mut gone = disturbance.nodes_at_risk().to_vec();
+                gone.push(victim);
+                if spares(&gone) {
+                    Self::NetworkAndKillBlockd(disturbance, victim)
+                } else {
+                    Self::Network(disturbance)
+                }
+            }
             0 | 1 => Self::KillBlockd(vec![victim]),
             2 => {
                 let two: Vec<_> = NODES.into_iter().filter(|node| *node != victim).collect();
@@ -82,8 +101,15 @@ impl Fault {
     }
 
     /// Its name in reports.
-    pub(super) const fn kind(&self) -> &'static str {
-        match self {
+    pub(super) fn kind(&self) -> String {
+        let name = match self {
+            Self::Network(disturbance) => return disturbance.kind(),
+            Self::NetworkAndKillEngine(disturbance) => {
+                return format!("{}-and-kill-engine", disturbance.kind());
+            }
+            Self::NetworkAndKillBlockd(disturbance, _) => {
+                return format!("{}-and-kill-blockd", disturbance.kind());
+            }
             Self::KillBlockd(nodes) if nodes.len() > 1 => "kill-two-blockds",
             Self::KillBlockd(_) => "kill-blockd",
             Self::StopBlockd(..) => "stop-blockd",
@@ -98,7 +124,8 @@ impl Fault {
             Self::KillEverything => "kill-everything",
             Self::SnapshotAndKillEngine => "snapshot-and-kill-engine",
             Self::Snapshot => "snapshot",
-        }
+        };
+        name.to_owned()
     }
 
     /// The longest gap in I/O that is promised on an idle machine.
@@ -116,6 +143,19 @@ impl Fault {
             Self::Snapshot => Duration::from_secs(1),
             // The initiator logs in again with pauses of its own.
             Self::KillLoad | Self::KillEverything => Duration::from_secs(15),
+            Self::Network(disturbance) => disturbance.goal(),
+            // The next engine waits for what the last one waited for, and for the managers.
+            Self::NetworkAndKillEngine(disturbance) => {
+                disturbance.goal() + disturbance.pause + Duration::from_secs(2)
+            }
+            Self::NetworkAndKillBlockd(disturbance, _) => {
+                let waits = if disturbance.keeps_managers_away() {
+                    disturbance.pause + Duration::from_secs(5)
+                } else {
+                    Duration::from_millis(500)
+                };
+                disturbance.goal() + waits
+            }
         }
     }
 

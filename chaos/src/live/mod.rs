@@ -1,7 +1,9 @@
-//! Faults against a running cluster: real processes are killed and stopped while a verifying load
-//! goes through a real initiator, and everything is looked at afterwards.
+//! Faults against a running cluster: real processes are killed and stopped, and the network between
+//! them delays, narrows, holds, swallows and cuts, while a verifying load goes through a real
+//! initiator; everything is looked at afterwards.
 //!
-//! Owns which fault comes when (one seed, [`fault`]), how it is carried out ([`strike`]), the load
+//! Owns which fault comes when (one seed, [`fault`]), how it is carried out ([`strike`]), the
+//! proxies that every connection of the cluster goes through ([`wires`]), the load
 //! that goes on meanwhile ([`traffic`]) and what must hold at the end ([`verdict`]). Promises never
 //! to take more than the volume survives: of the in-sync replicas one stays, or all processes are
 //! killed at once, which leaves their data in the page cache. A run that finds something keeps its
@@ -11,6 +13,7 @@ mod fault;
 mod strike;
 mod traffic;
 mod verdict;
+mod wires;
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +26,12 @@ use fault::Fault;
 use strike::Struck;
 use traffic::Traffic;
 use verdict::Verdict;
+use wires::Wires;
 
 /// Apart from the ports of an operator's own dev cluster, the demo's and the conformance suite's.
 const BASE_PORT: u16 = 17_500;
+/// The first port of the proxies, between those of the daemons and those of the engines.
+const FORWARDED_FROM: u16 = BASE_PORT + 40;
 const VOLUME: &str = "live";
 const VOLUME_SIZE: &str = "256MiB";
 /// For rebuilds to end after the last fault.
@@ -40,8 +46,11 @@ const CALM: Duration = Duration::from_secs(2);
 /// When the cluster cannot be brought up or driven, which is no finding about the volume.
 pub fn run(duration: Duration, seed: u64) -> anyhow::Result<(usize, usize)> {
     let mut folder = Scratch::new("live")?;
-    let outcome = Cluster::up(&folder.path().join("cluster"), BASE_PORT).and_then(|cluster| {
-        let outcome = attack(&cluster, &folder, duration, seed);
+    let mut wires = Wires::start(BASE_PORT, FORWARDED_FROM, seed)?;
+    let directory = folder.path().join("cluster");
+    let up = Cluster::up_forwarded(&directory, BASE_PORT, FORWARDED_FROM);
+    let outcome = up.and_then(|cluster| {
+        let outcome = attack(&cluster, &mut wires, &folder, duration, seed);
         // Whatever was found, no process stays.
         let down = cluster.down();
         outcome.and_then(|verdict| down.map(|()| verdict))
@@ -59,6 +68,7 @@ pub fn run(duration: Duration, seed: u64) -> anyhow::Result<(usize, usize)> {
 
 fn attack(
     cluster: &Cluster,
+    wires: &mut Wires,
     folder: &Scratch,
     duration: Duration,
     seed: u64,
@@ -66,12 +76,13 @@ fn attack(
     let volume = cluster.serve(VOLUME, VOLUME_SIZE)?;
     let mut verdict = Verdict::default();
     let end = Instant::now() + duration;
-    let mut traffic = Traffic::start(&volume.url, folder.path(), seed, end)?;
+    let url = wires.stand_before(&volume.url)?;
+    let mut traffic = Traffic::start(&url, folder.path(), seed, end)?;
     let mut random = StdRng::seed_from_u64(seed);
     let mut struck = Vec::new();
     std::thread::sleep(CALM);
     while Instant::now() < end {
-        struck.push(strike_once(cluster, &mut traffic, &mut random)?);
+        struck.push(strike_once(cluster, wires, &mut traffic, &mut random)?);
         std::thread::sleep(CALM);
         traffic.still_runs(end)?;
     }
@@ -90,6 +101,7 @@ fn attack(
 
 fn strike_once(
     cluster: &Cluster,
+    wires: &Wires,
     traffic: &mut Traffic,
     random: &mut StdRng,
 ) -> anyhow::Result<Struck> {
@@ -97,7 +109,7 @@ fn strike_once(
         volume.count("in-sync") >= 2
     })?;
     let fault = Fault::choose(random, &volume);
-    let struck = strike::carry_out(fault, cluster, VOLUME, traffic)?;
+    let struck = strike::carry_out(fault, cluster, VOLUME, traffic, wires)?;
     println!("{}", serde_json::to_string(&struck)?);
     Ok(struck)
 }

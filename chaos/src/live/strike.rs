@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::fault::Fault;
 use super::traffic::Traffic;
+use super::wires::{Disturbance, Wires};
 use crate::cluster::Cluster;
 use crate::load::Gap;
 
@@ -19,7 +20,7 @@ const SNAPSHOTS_MAX: usize = 4;
 /// A fault that was carried out.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Struck {
-    fault: &'static str,
+    fault: String,
     what: String,
     at_ms: u64,
     goal_ms: u64,
@@ -30,7 +31,7 @@ pub(super) struct Struck {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Summary {
     /// The kind.
-    pub(super) fault: &'static str,
+    pub(super) fault: String,
     count: usize,
     longest_gap_ms: u64,
     goal_ms: u64,
@@ -52,6 +53,7 @@ pub(super) fn carry_out(
     cluster: &Cluster,
     volume: &str,
     traffic: &mut Traffic,
+    wires: &Wires,
 ) -> anyhow::Result<Struck> {
     let engine = format!("engine-{}", cluster.volume(volume)?.id);
     let struck = Struck {
@@ -86,10 +88,33 @@ pub(super) fn carry_out(
         Fault::KillEverything => cluster.kill_all()?,
         Fault::SnapshotAndKillEngine => snapshot_and_kill(cluster, volume, &engine)?,
         Fault::Snapshot => snapshot(cluster, volume)?,
+        Fault::Network(disturbance) => disturb(wires, disturbance, || Ok(()))?,
+        Fault::NetworkAndKillEngine(disturbance) => {
+            disturb(wires, disturbance, || cluster.kill(&engine))?;
+        }
+        Fault::NetworkAndKillBlockd(disturbance, node) => {
+            disturb(wires, disturbance, || {
+                cluster.kill(&format!("blockd-{node}"))
+            })?;
+        }
     }
     std::thread::sleep(AWAY);
     cluster.start_missing()?;
     Ok(struck)
+}
+
+/// Something more happens half-way through.
+fn disturb(
+    wires: &Wires,
+    disturbance: &Disturbance,
+    more: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    wires.disturb(disturbance);
+    std::thread::sleep(disturbance.pause / 2);
+    let done = more();
+    std::thread::sleep(disturbance.pause / 2);
+    wires.heal(disturbance);
+    done
 }
 
 fn stop(cluster: &Cluster, name: &str, pause: Duration) -> anyhow::Result<()> {
@@ -125,8 +150,8 @@ fn snapshot(cluster: &Cluster, volume: &str) -> anyhow::Result<()> {
 pub(super) fn summaries(struck: &[Struck], gaps: &[Gap]) -> Vec<Summary> {
     let mut all: BTreeMap<&str, Summary> = BTreeMap::new();
     for one in struck {
-        let summary = all.entry(one.fault).or_insert_with(|| Summary {
-            fault: one.fault,
+        let summary = all.entry(&one.fault).or_insert_with(|| Summary {
+            fault: one.fault.clone(),
             count: 0,
             longest_gap_ms: 0,
             goal_ms: 0,
@@ -140,7 +165,7 @@ pub(super) fn summaries(struck: &[Struck], gaps: &[Gap]) -> Vec<Summary> {
         let Some(cause) = struck.iter().rev().find(|one| one.at_ms <= end_ms) else {
             continue;
         };
-        if let Some(summary) = all.get_mut(cause.fault) {
+        if let Some(summary) = all.get_mut(cause.fault.as_str()) {
             summary.longest_gap_ms = summary.longest_gap_ms.max(gap.length_ms);
             if gap.length_ms > cause.limit_ms {
                 let text = format!("{} ms of {}", gap.length_ms, cause.what);
@@ -165,11 +190,10 @@ fn now_ms() -> u64 {
 mod tests {
     use super::*;
 
-    fn struck(fault: &'static str, at_ms: u64) -> Struck {
-        let what = fault.to_owned();
+    fn struck(fault: &str, at_ms: u64) -> Struck {
         Struck {
-            fault,
-            what,
+            fault: fault.to_owned(),
+            what: fault.to_owned(),
             at_ms,
             goal_ms: 100,
             limit_ms: 1000,
@@ -184,7 +208,7 @@ mod tests {
         let summaries = summaries(&struck, &gaps);
         let told: Vec<_> = summaries
             .iter()
-            .map(|one| (one.fault, one.count, one.longest_gap_ms))
+            .map(|one| (one.fault.as_str(), one.count, one.longest_gap_ms))
             .collect();
         assert_eq!(told, [("a", 2, 700), ("b", 1, 2000)]);
         assert!(summaries[0].within_limit().is_ok());

@@ -17,7 +17,7 @@ pub mod workload;
 
 pub use check::{Findings, check};
 pub use gap::{Gap, gaps};
-pub use report::Report;
+pub use report::{Figures, Report};
 pub use run::{LoadError, run};
 pub use shadow::{Durable, Shadow};
 pub use workload::{Pattern, Workload};

@@ -1,6 +1,7 @@
 //! Running a load.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -140,7 +141,12 @@ impl<'a> Run<'a> {
             .workload
             .operations
             .is_some_and(|limit| self.submitted >= limit);
-        timed_out || enough
+        let stopped = self
+            .workload
+            .stop
+            .as_ref()
+            .is_some_and(|stop| stop.load(Ordering::Relaxed));
+        timed_out || enough || stopped
     }
 
     fn due(&self) -> Option<Instant> {

@@ -1,6 +1,8 @@
 //! What a load does.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::Durable;
@@ -53,6 +55,8 @@ pub struct Workload {
     pub sessions: usize,
     /// How long; `None`: until `operations` are done.
     pub duration: Option<Duration>,
+    /// Ends the load when it becomes true, whatever else limits it.
+    pub stop: Option<Arc<AtomicBool>>,
     /// How many; `None`: until the time is over.
     pub operations: Option<u64>,
     /// Where the region begins.
@@ -94,6 +98,7 @@ impl Workload {
             depth: 16,
             sessions: 1,
             duration: Some(Duration::from_secs(5)),
+            stop: None,
             operations: None,
             offset: 0,
             size: None,

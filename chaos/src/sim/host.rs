@@ -446,7 +446,10 @@ fn reply(request: &Header, result: Result<Bytes, Denial>) -> Frame {
             match denial.detail {
                 Detail::None => {}
                 Detail::Epoch(epoch) => header.sequence = epoch,
-                Detail::Offset(offset) => header.offset = offset,
+                Detail::Damage { offset, layer } => {
+                    header.offset = offset;
+                    header.sequence = layer;
+                }
             }
             Frame::new(header, Bytes::from(denial.message))
         }
@@ -525,6 +528,7 @@ fn perform(
                 TreeRequest::Revert(revert) => store.revert(epoch, revert),
                 TreeRequest::BeginRebuild(begin) => store.begin_rebuild(epoch, &begin),
                 TreeRequest::FinishRebuild => store.finish_rebuild(epoch),
+                TreeRequest::Expand(expand) => store.expand(epoch, expand),
             }
             .map_err(|error| refuse(&error))?;
             Durability::Cached

@@ -12,6 +12,8 @@ const MANAGERS: u16 = 3;
 const BLOCKDS: u16 = 3;
 /// Ports for engines: so many volumes can be attached at once.
 const ENGINE_PORTS: u16 = 100;
+/// Ports of whoever forwards: of managers, blockds, the blockds' managers, the agent's.
+const FORWARDED_PORTS: u16 = 33;
 const FILE: &str = "dev.json";
 
 /// A dev cluster: its folder and its ports.
@@ -19,12 +21,16 @@ const FILE: &str = "dev.json";
 pub(crate) struct Layout {
     pub(crate) directory: PathBuf,
     base_port: u16,
+    /// The first port of whoever forwards to the processes' own ones, if anybody does.
+    forwarded_from: Option<u16>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     format: u32,
     base_port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forwarded_from: Option<u16>,
 }
 
 /// One process of the cluster, other than the engines, which its agent starts.
@@ -40,15 +46,23 @@ pub(crate) struct Daemon {
 
 impl Layout {
     /// The cluster in the place named, made known there when it is new.
-    pub(crate) fn create(place: &DevPlace) -> anyhow::Result<Self> {
+    pub(crate) fn create(place: &DevPlace, forwarded_from: Option<u16>) -> anyhow::Result<Self> {
         let directory = directory(place)?;
         if let Some(layout) = Self::read(&directory)? {
-            return layout.check_port(place);
+            return layout.check_port(place)?.check_forwarding(forwarded_from);
         }
         let layout = Self {
             directory,
             base_port: place.base_port.unwrap_or(DEFAULT_BASE_PORT),
+            forwarded_from,
         };
+        if let Some(port) = forwarded_from
+            && port.checked_add(FORWARDED_PORTS).is_none()
+        {
+            bail!(
+                "--forwarded-from {port} leaves no room for {FORWARDED_PORTS} ports; use a lower one"
+            );
+        }
         if layout.base_port.checked_add(100 + ENGINE_PORTS).is_none() {
             bail!(
                 "--base-port {} leaves no room for 200 ports; use a lower one",
@@ -86,6 +100,22 @@ impl Layout {
         }
     }
 
+    /// Processes know each other by these ports for good.
+    fn check_forwarding(self, forwarded_from: Option<u16>) -> anyhow::Result<Self> {
+        match forwarded_from {
+            Some(_) if forwarded_from != self.forwarded_from => bail!(
+                "the cluster in {} was first started {}; leave --forwarded-from out, or use \
+                 another --directory",
+                self.directory.display(),
+                self.forwarded_from.map_or_else(
+                    || "without --forwarded-from".to_owned(),
+                    |port| format!("with --forwarded-from {port}")
+                )
+            ),
+            _ => Ok(self),
+        }
+    }
+
     fn read(directory: &Path) -> anyhow::Result<Option<Self>> {
         let path = directory.join(FILE);
         let text = match std::fs::read(&path) {
@@ -105,6 +135,7 @@ impl Layout {
         Ok(Some(Self {
             directory: directory.to_owned(),
             base_port: stored.base_port,
+            forwarded_from: stored.forwarded_from,
         }))
     }
 
@@ -114,6 +145,7 @@ impl Layout {
         let stored = Stored {
             format: 1,
             base_port: self.base_port,
+            forwarded_from: self.forwarded_from,
         };
         std::fs::write(&aside, serde_json::to_vec_pretty(&stored)?)
             .and_then(|()| std::fs::rename(&aside, &path))
@@ -126,6 +158,19 @@ impl Layout {
 
     fn blockd_port(&self, index: u16) -> u16 {
         self.base_port + 10 + index
+    }
+
+    /// What others are told: a port of the forwarder, or the process's own one.
+    fn told(&self, forwarded: u16, own: u16) -> String {
+        let port = self
+            .forwarded_from
+            .map_or(own, |first| first.saturating_add(forwarded));
+        format!("127.0.0.1:{port}")
+    }
+
+    /// Where the other managers find this one.
+    fn advertised_manager(&self, index: u16) -> String {
+        self.told(index, self.manager_port(index))
     }
 
     /// `HOST:PORT` of every manager.
@@ -159,9 +204,10 @@ impl Layout {
         let mut arguments = words(&["serve", "--bootstrap"]);
         arguments.extend(pair("--id", index + 1));
         arguments.extend(pair("--listen", &address));
-        arguments.extend(pair("--advertise", &address));
+        arguments.extend(pair("--advertise", self.advertised_manager(index)));
         arguments.extend(pair("--directory", self.data(&name).display()));
-        for (peer, peer_address) in self.managers().iter().enumerate() {
+        for peer in 0..MANAGERS {
+            let peer_address = self.advertised_manager(peer);
             arguments.extend(pair("--peer", format!("{}={peer_address}", peer + 1)));
         }
         Daemon {
@@ -181,8 +227,12 @@ impl Layout {
         arguments.extend(pair("--node", &node));
         arguments.extend(pair("--disk", data.display()));
         arguments.extend(pair("--listen", &address));
-        arguments.extend(pair("--unix", data.join("block.sock").display()));
-        arguments.extend(self.manager_arguments());
+        if self.forwarded_from.is_some() {
+            arguments.extend(pair("--advertise", self.told(10 + index, 0)));
+        } else {
+            arguments.extend(pair("--unix", data.join("block.sock").display()));
+        }
+        arguments.extend(self.manager_arguments(20 + MANAGERS * index));
         Daemon {
             name,
             binary: "ankole-blockd",
@@ -198,7 +248,7 @@ impl Layout {
         let mut arguments = words(&["agent", "--node", "n1", "--engine-host", "127.0.0.1"]);
         arguments.extend(pair("--directory", self.data(&name).display()));
         arguments.extend(pair("--ports", format!("{first}-{last}")));
-        arguments.extend(self.manager_arguments());
+        arguments.extend(self.manager_arguments(30));
         Daemon {
             name,
             binary: "ankole-engine",
@@ -207,9 +257,10 @@ impl Layout {
         }
     }
 
-    fn manager_arguments(&self) -> Vec<String> {
-        self.managers()
-            .iter()
+    /// The managers as a daemon is told to find them: through ports of its own of the forwarder.
+    fn manager_arguments(&self, forwarded: u16) -> Vec<String> {
+        (0..MANAGERS)
+            .map(|index| self.told(forwarded + index, self.manager_port(index)))
             .flat_map(|address| pair("--manager", address))
             .collect()
     }
@@ -249,6 +300,7 @@ pub(crate) fn manager_addresses() -> anyhow::Result<Vec<String>> {
     Ok(Layout {
         directory: PathBuf::new(),
         base_port,
+        forwarded_from: None,
     }
     .managers())
 }
@@ -268,16 +320,35 @@ mod tests {
     fn a_cluster_keeps_the_ports_it_began_with() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Layout::open(&place(folder.path(), None)).is_err());
-        Layout::create(&place(folder.path(), Some(9000))).unwrap();
-        let again = Layout::create(&place(folder.path(), None)).unwrap();
+        Layout::create(&place(folder.path(), Some(9000)), None).unwrap();
+        let again = Layout::create(&place(folder.path(), None), None).unwrap();
         assert_eq!(again.managers()[0], "127.0.0.1:9000");
-        assert!(Layout::create(&place(folder.path(), Some(9001))).is_err());
+        assert!(Layout::create(&place(folder.path(), Some(9001)), None).is_err());
+        assert!(Layout::create(&place(folder.path(), None), Some(9400)).is_err());
+    }
+
+    #[test]
+    fn a_forwarded_cluster_tells_nobody_its_own_ports() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = place(folder.path(), Some(9000));
+        Layout::create(&place, Some(9400)).unwrap();
+        let layout = Layout::create(&place, None).unwrap();
+        for daemon in layout.daemons() {
+            let mut words = daemon.arguments.iter().peekable();
+            while let Some(word) = words.next() {
+                if ["--advertise", "--manager", "--peer"].contains(&word.as_str()) {
+                    let told = words.peek().unwrap();
+                    assert!(told.contains(":94"), "{word} {told}");
+                }
+                assert_ne!(word, "--unix");
+            }
+        }
     }
 
     #[test]
     fn a_base_port_without_room_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Layout::create(&place(folder.path(), Some(65_400))).is_err());
+        assert!(Layout::create(&place(folder.path(), Some(65_400)), None).is_err());
     }
 
     #[test]

@@ -20,8 +20,11 @@ use layout::Layout;
 
 pub(crate) async fn run(command: DevCommand, output: Output) -> anyhow::Result<ExitCode> {
     match command {
-        DevCommand::Up(place) => {
-            let layout = Layout::create(&place)?;
+        DevCommand::Up {
+            place,
+            forwarded_from,
+        } => {
+            let layout = Layout::create(&place, forwarded_from)?;
             up::up(&layout).await?;
             status::status(&layout, output).await
         }

@@ -1,7 +1,7 @@
-use ankole_proto::rpc::v1::{Replica, Volume};
+use ankole_proto::rpc::v1::{Replica, ScrubProgress, Volume};
 use serde::Serialize;
 
-use super::{or_dash, plain};
+use super::{or_dash, plain, time};
 use crate::output::Row;
 use crate::size;
 
@@ -24,6 +24,11 @@ pub(crate) struct VolumeView {
     message: String,
     revision: u64,
     created_at_ms: u64,
+    write_cache: String,
+    chap_user: String,
+    chap_mutual_user: String,
+    source_snapshot_id: String,
+    repaired_blocks: u64,
     pub(crate) replicas: Vec<ReplicaView>,
 }
 
@@ -31,6 +36,7 @@ impl From<Volume> for VolumeView {
     fn from(volume: Volume) -> Self {
         let state = plain(volume.state().as_str_name(), "VOLUME_STATE_");
         let health = plain(volume.health().as_str_name(), "HEALTH_");
+        let write_cache = plain(volume.write_cache().as_str_name(), "WRITE_CACHE_");
         let target = volume.target.unwrap_or_default();
         let url = if target.portal.is_empty() {
             String::new()
@@ -55,6 +61,11 @@ impl From<Volume> for VolumeView {
             message: volume.message,
             revision: volume.revision,
             created_at_ms: volume.created_at_ms,
+            write_cache,
+            chap_user: volume.chap_user,
+            chap_mutual_user: volume.chap_mutual_user,
+            source_snapshot_id: volume.source_snapshot_id,
+            repaired_blocks: volume.repaired_blocks,
             replicas: volume.replicas.into_iter().map(ReplicaView::from).collect(),
         }
     }
@@ -93,8 +104,75 @@ pub(crate) struct ReplicaView {
     mode: String,
     used_bytes: u64,
     message: String,
+    damaged_blocks: u64,
+    repaired_blocks: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     rebuild: Option<RebuildView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scrub: Option<ScrubView>,
+    layers: Vec<LayerView>,
+}
+
+#[derive(Debug, Serialize)]
+struct LayerView {
+    layer: String,
+    used_bytes: u64,
+    reclaimable_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ScrubView {
+    done_bytes: u64,
+    total_bytes: u64,
+    bytes_per_second: u64,
+    findings: u64,
+    started_at_ms: u64,
+    finished_at_ms: u64,
+    eta_seconds: Option<u64>,
+}
+
+impl From<ScrubProgress> for ScrubView {
+    fn from(scrub: ScrubProgress) -> Self {
+        Self {
+            done_bytes: scrub.done_bytes,
+            total_bytes: scrub.total_bytes,
+            bytes_per_second: scrub.bytes_per_second,
+            findings: scrub.findings,
+            started_at_ms: scrub.started_at_ms,
+            finished_at_ms: scrub.finished_at_ms,
+            eta_seconds: Some(scrub)
+                .filter(|scrub| scrub.finished_at_ms == 0)
+                .and_then(|scrub| {
+                    let left = scrub.total_bytes.saturating_sub(scrub.done_bytes);
+                    left.checked_div(scrub.bytes_per_second)
+                }),
+        }
+    }
+}
+
+impl ScrubView {
+    fn cell(&self) -> String {
+        let findings = match self.findings {
+            0 => "nothing found".to_owned(),
+            1 => "1 bad block".to_owned(),
+            count => format!("{count} bad blocks"),
+        };
+        if self.finished_at_ms > 0 {
+            return format!("{}, {findings}", time::utc(self.finished_at_ms));
+        }
+        format!(
+            "{} of {}, {}/s{}, {findings}",
+            size::show(self.done_bytes),
+            size::show(self.total_bytes),
+            size::show(self.bytes_per_second),
+            left(self.eta_seconds),
+        )
+    }
+}
+
+/// How long something will still take, to follow its rate.
+fn left(eta_seconds: Option<u64>) -> String {
+    eta_seconds.map_or(String::new(), |eta| format!(", {eta} s left"))
 }
 
 #[derive(Debug, Serialize)]
@@ -118,6 +196,18 @@ impl From<Replica> for ReplicaView {
                     .saturating_sub(progress.done_bytes)
                     .checked_div(progress.bytes_per_second),
             }),
+            scrub: replica.scrub.map(ScrubView::from),
+            layers: replica
+                .layers
+                .into_iter()
+                .map(|layer| LayerView {
+                    layer: layer.layer,
+                    used_bytes: layer.used_bytes,
+                    reclaimable_bytes: layer.reclaimable_bytes,
+                })
+                .collect(),
+            damaged_blocks: replica.damaged_blocks,
+            repaired_blocks: replica.repaired_blocks,
             id: replica.id,
             node: replica.node,
             disk_id: replica.disk_id,
@@ -128,8 +218,9 @@ impl From<Replica> for ReplicaView {
 }
 
 impl Row for ReplicaView {
-    const COLUMNS: &'static [&'static str] =
-        &["REPLICA", "NODE", "MODE", "USED", "REBUILD", "MESSAGE"];
+    const COLUMNS: &'static [&'static str] = &[
+        "REPLICA", "NODE", "MODE", "USED", "REPAIRED", "REBUILD", "SCRUB", "MESSAGE",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let rebuild = self.rebuild.as_ref().map_or("-".to_owned(), |progress| {
@@ -138,9 +229,7 @@ impl Row for ReplicaView {
                 size::show(progress.done_bytes),
                 size::show(progress.total_bytes),
                 size::show(progress.bytes_per_second),
-                progress
-                    .eta_seconds
-                    .map_or(String::new(), |eta| format!(", {eta} s left")),
+                left(progress.eta_seconds),
             )
         });
         vec![
@@ -148,7 +237,9 @@ impl Row for ReplicaView {
             self.node.clone(),
             self.mode.clone(),
             size::show(self.used_bytes),
+            self.repaired_blocks.to_string(),
             rebuild,
+            self.scrub.as_ref().map_or("-".to_owned(), ScrubView::cell),
             or_dash(&self.message),
         ]
     }

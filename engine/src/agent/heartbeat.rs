@@ -104,8 +104,12 @@ fn wanted(answer: v1::AgentOrders) -> Result<Orders, OrdersError> {
                     port: order.port,
                 })?)
             };
-            let epoch = Epoch::from_raw(order.epoch);
-            Ok((volume, Wanted { epoch, port }))
+            let wanted = Wanted {
+                epoch: Epoch::from_raw(order.epoch),
+                port,
+                replace_through: Epoch::from_raw(order.replace_through_epoch),
+            };
+            Ok((volume, wanted))
         })
         .collect()
 }

@@ -27,6 +27,8 @@ pub(super) struct Wanted {
     pub(super) epoch: Epoch,
     /// The target's port; `None` for an engine that only does the tasks of a detached volume.
     pub(super) port: Option<u16>,
+    /// An engine of this epoch or an older one is to be replaced.
+    pub(super) replace_through: Epoch,
 }
 
 /// What is known of a volume's engine on this node.
@@ -159,7 +161,8 @@ fn one(
         (Some(wanted), Some(Observed::Running { epoch, port })) => {
             // A newer epoch than ordered is one that was just granted: the order is late.
             let right = *epoch > wanted.epoch || (*epoch == wanted.epoch && *port == wanted.port);
-            if right && memory.stopping_since.is_none() {
+            let stays = *epoch > wanted.replace_through;
+            if right && stays && memory.stopping_since.is_none() {
                 None
             } else {
                 memory.stop(volume, now)
@@ -228,6 +231,7 @@ mod tests {
         Some(Wanted {
             epoch: epoch(raw),
             port: Some(3260),
+            replace_through: Epoch::ZERO,
         })
     }
 
@@ -330,6 +334,27 @@ mod tests {
             plan(&mut supervision, wanted(6), ended(5, false), at(2)),
             start(6, Some(5))
         );
+    }
+
+    #[test]
+    fn an_engine_that_is_to_be_replaced_ends_in_order_and_the_next_one_stays() {
+        let mut supervision = Supervision::default();
+        let replaced = || {
+            wanted(5).map(|wanted| Wanted {
+                replace_through: epoch(5),
+                ..wanted
+            })
+        };
+        let terminate = vec![Action::Terminate(VOLUME)];
+        assert_eq!(
+            plan(&mut supervision, replaced(), running(5), at(0)),
+            terminate
+        );
+        assert_eq!(
+            plan(&mut supervision, replaced(), ended(5, false), at(1)),
+            start(5, Some(5))
+        );
+        assert_eq!(plan(&mut supervision, replaced(), running(6), at(2)), []);
     }
 
     #[test]

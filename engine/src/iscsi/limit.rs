@@ -43,9 +43,10 @@ pub const LOGIN_DEADLINE: Duration = Duration::from_secs(15);
 /// Login requests of one login: more than any negotiation needs.
 pub const LOGIN_REQUESTS: u32 = 64;
 /// A silent initiator is asked for a sign of life after this long.
-pub const PING_AFTER: Duration = Duration::from_secs(10);
-/// And closed when nothing has come this long after the question.
-pub const PING_DEADLINE: Duration = Duration::from_secs(15);
+pub const PING_AFTER: Duration = Duration::from_secs(20);
+/// And closed when nothing has come this long after the question. Together more than a minute: there
+/// are initiators in user space that look at their socket no more often while they are idle.
+pub const PING_DEADLINE: Duration = Duration::from_secs(45);
 /// Unsent bytes of which none leave for this long mean a dead peer.
 pub const SEND_DEADLINE: Duration = Duration::from_secs(60);
 /// How often a session looks at the time.

@@ -9,7 +9,7 @@
 //!
 //! ```ignore
 //! // All on one thread, inside a `tokio::task::LocalSet`.
-//! let portal = Portal::new(Target { name, alias, address, chap }, unit, volume);
+//! let portal = Portal::new(Target { name, alias, address, chap }, unit, volume, keeper);
 //! portal.on_initiators(|logged_in| …);               // called on each change
 //! let serving = spawn_local({ let p = portal.clone(); async move { p.serve(listener).await } });
 //! // Later, in order: no new connections, ask the initiators to log out, wait, close.
@@ -20,8 +20,10 @@
 //! * [`portal::Volume::submit`] takes an operation and a [`portal::Completion`]; calling
 //!   `completion.complete(outcome)` on the same thread wakes the connection that waits. A
 //!   completion that is dropped answers `Failure::Stopping`, so no command is ever forgotten.
-//! * [`portal::Volume::keep_reservations`] stores the persistent reservations' bytes durably; hand
-//!   them to `LogicalUnit::restore_reservations` before serving.
+//! * `keeper` is `Rc<dyn portal::ReservationKeeper>`: it stores the unit's state durably, now or
+//!   later; hand what was kept last to `LogicalUnit::restore` before serving.
+//! * While it serves, [`portal::Portal::resize`], [`portal::Portal::set_chap`] and
+//!   [`portal::Portal::set_write_cache`] change the target without a new login.
 //! * [`portal::Volume::submitted`] is called once after each batch of `submit`: the place to send
 //!   what has been collected.
 //!

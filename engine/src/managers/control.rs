@@ -42,7 +42,7 @@ pub struct ControlConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlEvent {
     /// Orders that differ from the last.
-    Orders(VolumeOrders),
+    Orders(Box<VolumeOrders>),
     /// The answer to a record.
     Recorded {
         /// To which.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::control::{ControlConfig, ControlEvent};
 use super::orders::VolumeOrders;
 use super::{CallError, Managers, Patience};
+use crate::mirror::event::TaskId;
 
 /// How long a manager may hold a heartbeat whose answer would not differ from the last.
 const HOLD: Duration = Duration::from_secs(2);
@@ -32,6 +33,10 @@ pub struct EngineStatus {
     pub message: String,
     /// Replicas being made equal.
     pub rebuilds: Vec<Rebuild>,
+    /// Bad blocks that this engine rewrote, for each replica that had some.
+    pub repairs: Vec<(ReplicaId, u64)>,
+    /// A group's seal for which everything is drained and held.
+    pub held_task: Option<TaskId>,
 }
 
 /// How far the rebuild of a replica is.
@@ -69,7 +74,15 @@ fn report(config: &ControlConfig, status: &EngineStatus, seen_revision: u64) -> 
         message: status.message.clone(),
         seen_revision,
         hold_ms: u32::try_from(HOLD.as_millis()).unwrap_or(0),
-        ..v1::EngineReport::default()
+        repairs: status
+            .repairs
+            .iter()
+            .map(|(replica, blocks)| v1::RepairReport {
+                replica_id: replica.to_string(),
+                blocks: *blocks,
+            })
+            .collect(),
+        held_task: status.held_task.map_or(0, |task| task.0),
     }
 }
 
@@ -99,7 +112,12 @@ pub(super) async fn heartbeats(
             Ok(orders) => {
                 let news = orders.orders.revision != seen_revision;
                 seen_revision = orders.orders.revision;
-                if news && events.send(ControlEvent::Orders(orders)).await.is_err() {
+                if news
+                    && events
+                        .send(ControlEvent::Orders(Box::new(orders)))
+                        .await
+                        .is_err()
+                {
                     return;
                 }
             }

@@ -13,8 +13,10 @@ mod control;
 mod heartbeat;
 pub mod orders;
 pub mod refusal;
+mod settings;
 
 pub use address::{ManagerAddress, ManagerAddressError};
 pub use call::{CallError, Managers, Patience};
 pub use control::{Control, ControlConfig, ControlError, ControlEvent};
 pub use heartbeat::{EngineStatus, Rebuild};
+pub use settings::Settings;

@@ -10,6 +10,7 @@ use ankole_proto::{
     geometry::VolumeSizeError,
 };
 
+use super::Settings;
 use crate::mirror::event::{Damage, GroupStage, Member, Orders, Role, Task, TaskId, TaskKind};
 
 /// The managers' orders, and what of them only the target needs.
@@ -21,6 +22,8 @@ pub struct VolumeOrders {
     pub name: String,
     /// The target's iSCSI qualified name.
     pub iqn: String,
+    /// When a write is durable, who may log in.
+    pub settings: Settings,
 }
 
 /// Why an answer of the managers cannot be followed.
@@ -61,6 +64,9 @@ pub enum OrdersError {
         /// As it came.
         mode: i32,
     },
+    /// Half of what CHAP needs, or nothing of it.
+    #[error("the managers' orders ask for CHAP without a user or a secret: set it anew")]
+    Chap,
     /// A kind of task that this engine does not know.
     #[error("task {0} is of a kind that this engine does not know: update the engine")]
     Task(u64),
@@ -70,6 +76,7 @@ impl TryFrom<v1::EngineOrders> for VolumeOrders {
     type Error = OrdersError;
 
     fn try_from(message: v1::EngineOrders) -> Result<Self, OrdersError> {
+        let settings = Settings::from_orders(&message)?;
         let credential = Credential::from_slice(&message.credential)
             .ok_or(OrdersError::Credential(message.credential.len()))?;
         let orders = Orders {
@@ -94,6 +101,7 @@ impl TryFrom<v1::EngineOrders> for VolumeOrders {
             orders,
             name: message.volume_name,
             iqn: message.iqn,
+            settings,
         })
     }
 }

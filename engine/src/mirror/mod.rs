@@ -9,8 +9,8 @@
 //! INV-8, INV-9, INV-13 and INV-14.
 //!
 //! A job ([`job`]) takes its range lock ([`overlap`]), then reads ([`read`]), mutates ([`write`],
-//! through the [`window`]) or flushes ([`flush`]); bad blocks are rewritten ([`repair`]). Replicas ([`replica`]) come and go ([`link`],
-//! [`loss`], [`members`]); [`start`], [`task`], [`rebuild`] and [`stop`] are what happens to the
+//! through the [`window`]) or flushes ([`flush`]); bad blocks are rewritten ([`repair`]). Replicas
+//! ([`replica`]) come and go ([`link`], [`loss`], [`members`]); [`start`], [`task`], [`rebuild`] and [`stop`] are what happens to the
 //! volume as a whole.
 
 mod config;

@@ -11,7 +11,9 @@ use super::inbox::Inbox;
 use super::submissions::Submissions;
 use crate::link::{Deliver, Link, LinkSpec};
 use crate::managers::Control;
-use crate::mirror::event::{Effect, Event, LinkId, Orders, Record, RecordRefusal, StopReason};
+use crate::mirror::event::{
+    Effect, Event, LinkId, Orders, Record, RecordRefusal, StopReason, TaskId,
+};
 use crate::mirror::{Mirror, MirrorConfig, Status};
 use crate::volume::Moment;
 
@@ -77,6 +79,11 @@ impl Engine {
     /// How the mirror does.
     pub(super) fn status(&self) -> Status {
         self.mirror.status()
+    }
+
+    /// A group's seal for which everything is held: its group waits for that to be told.
+    pub(super) fn held_task(&self) -> Option<TaskId> {
+        self.mirror.held_task()
     }
 
     /// The way to the managers.

@@ -117,7 +117,12 @@ async fn serve(
     if first.orders.epoch > args.epoch {
         return Ok(End::Fenced(first.orders.epoch));
     }
-    let VolumeOrders { orders, name, iqn } = first;
+    let VolumeOrders {
+        orders,
+        name,
+        iqn,
+        settings,
+    } = first;
     tracing::info!(name, iqn, size = %orders.size, replicas = orders.replicas.len(), "orders");
     let inbox = Rc::new(Inbox::default());
     let submissions = Submissions::new(Rc::clone(&inbox), Rc::clone(reporter.held()));
@@ -137,10 +142,11 @@ async fn serve(
                 listen,
                 advertise: args.advertise.unwrap_or(listen),
                 orders: &orders,
+                settings,
             };
             let (submissions, inbox) = (engine.submissions(), Rc::clone(&inbox));
             Some(TargetServer::new(
-                &spec,
+                spec,
                 submissions,
                 inbox,
                 reporter.held(),

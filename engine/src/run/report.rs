@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use ankole_proto::ReplicaId;
+
 use super::RunArgs;
 use super::directory::{DirectoryError, EngineRecord, HeldDirectory, Phase};
 use super::engine::Engine;
@@ -11,6 +13,10 @@ use crate::mirror::Status;
 
 /// How often the mirror is asked how it does. What must be known at once is reported at once.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is told until the engine ends once it had to go on with a replica that lost its power.
+const UNFLUSHED_LOST: &str = "writes that were acknowledged and not flushed may be gone: every \
+     replica's host lost its power; check what the volume holds";
 
 /// Keeps what was said last.
 #[derive(Debug)]
@@ -59,17 +65,19 @@ impl Reporter {
         self.next = Instant::now() + REPORT_INTERVAL;
         let status = engine.status();
         if status.unflushed_lost && !std::mem::replace(&mut self.told_loss, true) {
-            tracing::error!(
-                "no in-sync replica answers whose host has kept its power: writes that were \
-                 acknowledged and not flushed may be gone; check what uses the volume"
-            );
+            tracing::error!("{UNFLUSHED_LOST}");
         }
-        let message = status.held_because.clone().unwrap_or_default();
+        let mut message = status.held_because.clone().unwrap_or_default();
+        if status.unflushed_lost && message.is_empty() {
+            UNFLUSHED_LOST.clone_into(&mut message);
+        }
         engine.control().report(EngineStatus {
             serving: phase == Phase::Serving,
             initiators,
             rebuilds: rebuilds(&status),
             message: message.clone(),
+            repairs: repairs(&status),
+            held_task: status.held_task,
         });
         if let Err(error) = self.write(phase, message) {
             // Initiators are served all the same; only the agent knows less.
@@ -91,6 +99,14 @@ impl Reporter {
         self.record.message = message;
         self.held.write(&self.record)
     }
+}
+
+fn repairs(status: &Status) -> Vec<(ReplicaId, u64)> {
+    let replicas = status.replicas.iter();
+    replicas
+        .filter(|replica| replica.repaired_blocks > 0)
+        .map(|replica| (replica.replica, replica.repaired_blocks))
+        .collect()
 }
 
 fn rebuilds(status: &Status) -> Vec<Rebuild> {

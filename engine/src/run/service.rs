@@ -15,7 +15,7 @@ use super::report::Reporter;
 use super::stop::StopSignals;
 use super::target::{TargetError, TargetServer};
 use crate::managers::ControlEvent;
-use crate::mirror::event::{Event, StopReason};
+use crate::mirror::event::{Event, StopReason, TaskId};
 
 /// How long an engine that was told to end may take: its initiators log out, what is in flight
 /// drains, its replicas are closed. Below the agent's patience.
@@ -37,6 +37,7 @@ pub(super) struct Service {
     inbox: Rc<Inbox>,
     control: mpsc::Receiver<ControlEvent>,
     phase: Phase,
+    held_task: Option<TaskId>,
     /// When it must have ended, once it was told to.
     stop_by: Option<Instant>,
     served: bool,
@@ -64,6 +65,7 @@ impl Service {
             inbox,
             control,
             phase: Phase::Starting,
+            held_task: None,
             stop_by: None,
             served: false,
         }
@@ -118,6 +120,9 @@ impl Service {
             Wake::StopLimit => Err(RunError::Stop("what was in flight did not drain")),
             Wake::Control(None) => Err(RunError::ControlEnded),
             Wake::Control(Some(ControlEvent::Orders(orders))) => {
+                if let Some(target) = &mut self.target {
+                    target.change(orders.settings);
+                }
                 self.inbox.push(Event::Orders(orders.orders));
                 Ok(())
             }
@@ -152,6 +157,9 @@ impl Service {
                 target.start();
             }
         }
+        if let (Some(target), Some(size)) = (&self.target, news.resized) {
+            target.resize(size);
+        }
         news.stopped.map(|reason| match reason {
             StopReason::Closed => End::Closed(String::new()),
             StopReason::ClosedPartly(message) => End::Closed(message),
@@ -162,8 +170,10 @@ impl Service {
     /// Reports when it is time to, or when somebody waits for it.
     fn report(&mut self, reporter: &mut Reporter) {
         let phase = self.phase_now();
-        if phase != self.phase || reporter.due_at() <= std::time::Instant::now() {
-            self.phase = phase;
+        let held = self.engine.held_task();
+        let news = phase != self.phase || held != self.held_task;
+        if news || reporter.due_at() <= std::time::Instant::now() {
+            (self.phase, self.held_task) = (phase, held);
             let initiators = self.target.as_ref().map_or(0, TargetServer::initiators);
             reporter.report(&self.engine, phase, initiators);
         }

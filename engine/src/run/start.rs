@@ -29,7 +29,7 @@ pub(super) async fn first_orders(
                 ControlEvent::Orders(first) if first.orders.epoch < args.epoch => {
                     trouble = format!("they know of epoch {} only", first.orders.epoch);
                 }
-                ControlEvent::Orders(first) => return Ok(first),
+                ControlEvent::Orders(first) => return Ok(*first),
                 ControlEvent::Trouble(text) => trouble = text,
                 ControlEvent::Recorded { .. } => {}
             }

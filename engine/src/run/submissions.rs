@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::directory::HeldDirectory;
 use super::inbox::Inbox;
-use crate::iscsi::portal::{Completion, Volume};
+use crate::iscsi::portal::{Completion, ReservationKeeper, Volume};
 use crate::mirror::event::Event;
 use crate::volume::{Failure, Operation, OperationId, Outcome};
 
@@ -50,11 +50,13 @@ impl Volume for Submissions {
         self.waiting.borrow_mut().insert(id, completion);
         self.inbox.push(Event::Submit { id, operation });
     }
+}
 
+impl ReservationKeeper for Submissions {
     /// A small file, synced on the engine's thread: reservations change when a cluster of
     /// initiators does, not with I/O.
-    fn keep_reservations(&self, reservations: Bytes, completion: Completion) {
-        completion.complete(match self.held.store_reservations(&reservations) {
+    fn keep(&self, state: Bytes, kept: Completion) {
+        kept.complete(match self.held.store_reservations(&state) {
             Ok(()) => Outcome::Done(Bytes::new()),
             Err(error) => {
                 tracing::error!(%error, "the reservations cannot be kept");

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ankole_proto::VolumeId;
+use ankole_proto::{VolumeId, VolumeSize};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use super::inbox::Inbox;
 use super::submissions::Submissions;
 use crate::iscsi::login::{IscsiName, IscsiNameError, Target};
 use crate::iscsi::portal::Portal;
+use crate::managers::Settings;
 use crate::mirror::event::{Event, Orders};
 use crate::scsi::{Identity, LogicalUnit};
 
@@ -68,11 +69,13 @@ pub(super) struct TargetSpec<'a> {
     pub(super) listen: SocketAddr,
     pub(super) advertise: SocketAddr,
     pub(super) orders: &'a Orders,
+    pub(super) settings: Settings,
 }
 
 /// The target, listening or not yet.
 pub(super) struct TargetServer {
     portal: Portal,
+    settings: Settings,
     listen: SocketAddr,
     inbox: Rc<Inbox>,
     serving: Option<JoinHandle<TargetError>>,
@@ -83,7 +86,7 @@ pub(super) struct TargetServer {
 impl TargetServer {
     /// A target that nobody can reach yet, with the reservations that were kept.
     pub(super) fn new(
-        spec: &TargetSpec<'_>,
+        spec: TargetSpec<'_>,
         submissions: Rc<Submissions>,
         inbox: Rc<Inbox>,
         held: &Rc<HeldDirectory>,
@@ -96,12 +99,13 @@ impl TargetServer {
             name,
             alias: spec.name.to_owned(),
             address: spec.advertise.to_string(),
-            chap: None,
+            chap: spec.settings.chap.clone(),
         };
         let identity = Identity::new(spec.volume, spec.iqn, REVISION);
-        let mut unit = LogicalUnit::new(identity, spec.orders.size, true);
+        let mut unit = LogicalUnit::new(identity, spec.orders.size, spec.settings.write_cache);
         restore(&mut unit, held);
-        let portal = Portal::new(target, Rc::new(RefCell::new(unit)), submissions);
+        let unit = Rc::new(RefCell::new(unit));
+        let portal = Portal::new(target, unit, submissions.clone(), submissions);
         let initiators = Rc::new(Cell::new(0));
         let (count, events) = (Rc::clone(&initiators), Rc::clone(&inbox));
         portal.on_initiators(move |logged_in| {
@@ -110,12 +114,34 @@ impl TargetServer {
         });
         Ok(Self {
             portal,
+            settings: spec.settings,
             listen: spec.listen,
             inbox,
             serving: None,
             listening: Rc::new(Cell::new(false)),
             initiators,
         })
+    }
+
+    /// Takes over changed settings: sessions go on, logins from here on are judged by them.
+    pub(super) fn change(&mut self, settings: Settings) {
+        if settings.chap != self.settings.chap {
+            tracing::info!(chap = settings.chap.is_some(), "who may log in has changed");
+            self.portal.set_chap(settings.chap.clone());
+        }
+        if settings.write_cache != self.settings.write_cache {
+            tracing::info!(
+                write_cache = settings.write_cache,
+                "the write cache has changed"
+            );
+            self.portal.set_write_cache(settings.write_cache);
+        }
+        self.settings = settings;
+    }
+
+    /// The volume takes operations up to this size.
+    pub(super) fn resize(&self, size: VolumeSize) {
+        self.portal.resize(size);
     }
 
     /// Lets initiators in; without effect the second time.
@@ -182,9 +208,7 @@ impl TargetServer {
 fn restore(unit: &mut LogicalUnit, held: &HeldDirectory) {
     let restored = match held.reservations() {
         Ok(None) => return,
-        Ok(Some(bytes)) => unit
-            .restore_reservations(&bytes)
-            .map_err(|error| error.to_string()),
+        Ok(Some(bytes)) => unit.restore(&bytes).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = restored {

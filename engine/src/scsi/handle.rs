@@ -3,10 +3,13 @@
 use ankole_proto::Extent;
 use bytes::Bytes;
 
+use super::block::provisioning::Scan;
 use super::block::repeat::Repeat;
 use super::cdb::Cdb;
 use super::copy::CopyJob;
 use super::nexus::NexusId;
+use super::reservation::ReservationChange;
+use super::sanitize::Order;
 use super::sense::{AdditionalSense, FailureAnswer, Sense};
 use super::task::Status;
 use crate::volume::{Failure, Operation};
@@ -58,13 +61,8 @@ pub(super) enum Step {
     Good,
     /// GOOD with data.
     Data(Bytes),
-    /// GOOD; the reservations changed.
-    Reserved {
-        /// Sessions whose other commands are aborted.
-        abort: Vec<NexusId>,
-        /// The state to keep.
-        state: Bytes,
-    },
+    /// Once the change is durable.
+    Keep(Change),
     /// First these operations.
     Run(Vec<Operation>, After),
 }
@@ -85,15 +83,29 @@ pub(super) enum After {
     },
     /// The read only had to succeed.
     Readable,
-    /// Tell which blocks of the extent read as zeros: GET LBA STATUS.
-    Status {
-        extent: Extent,
-        allocation_bytes: usize,
-    },
+    /// Tell which blocks read as zeros: GET LBA STATUS.
+    Status(Box<Scan>),
+    /// The sanitize operation has ended.
+    Sanitized,
     /// The next batch of WRITE SAME.
     Repeat(Repeat),
     /// The next step of EXTENDED COPY.
     Copy(Box<CopyJob>),
+}
+
+impl After {
+    /// Whether more operations, or an answer that needs the old contents, would follow.
+    pub(super) const fn goes_on(&self) -> bool {
+        !matches!(self, Self::Good | Self::Sanitized)
+    }
+}
+
+/// What changes of the state that outlives the engine.
+#[derive(Debug)]
+pub(super) enum Change {
+    Reservations(Box<ReservationChange>),
+    /// Begins, or with nothing leaves the failure mode.
+    Sanitize(Option<Order>),
 }
 
 /// A status other than GOOD.
@@ -104,6 +116,12 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// Something of the kind is under way: to be tried again.
+    pub(super) const BUSY: Self = Self {
+        status: Status::Busy,
+        sense: None,
+    };
+
     pub(super) const CONFLICT: Self = Self {
         status: Status::ReservationConflict,
         sense: None,

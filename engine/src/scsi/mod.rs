@@ -2,9 +2,10 @@
 //! (SPC-4, SBC-3).
 //!
 //! A request is a typestate: a [`Request`] goes into [`LogicalUnit::begin`] and comes out as
-//! [`Begun`], either [`Done`] or [`Pending`] on volume operations, whose outcomes go into
-//! [`LogicalUnit::resume`], and so on until it is done. `Pending` cannot be copied and `resume`
-//! consumes it, so that no request is answered twice or forgotten.
+//! [`Begun`]: either [`Done`]; or [`Pending`] on volume operations, whose outcomes go into
+//! [`LogicalUnit::resume`], and so on until it is done; or [`Keep`], a change that takes effect with
+//! [`LogicalUnit::kept`] once it is durable. `Pending` and `Keep` cannot be copied and are consumed,
+//! so that no request is answered twice or forgotten.
 //!
 //! Owns what the device tells of itself and what it remembers: unit attentions, mode pages and
 //! reservations. Promises that what REPORT SUPPORTED OPERATION CODES says is what is accepted (one
@@ -20,12 +21,15 @@ mod copy;
 mod handle;
 mod identity;
 mod inquiry;
+mod keep;
 mod mode;
 mod nexus;
 mod opcodes;
 mod primary;
 mod reservation;
+mod sanitize;
 mod sense;
+mod stored;
 mod task;
 mod unit;
 
@@ -33,12 +37,13 @@ mod unit;
 mod tests;
 
 pub use cdb::Cdb;
-pub use command::data_out_bytes;
+pub use command::{data_out_bytes, goes_first};
 pub use identity::{DESIGNATOR_TEXT_BYTES_MAX, Identity, Naa};
 pub use nexus::{InitiatorPort, NexusId};
-pub use reservation::RestoreError;
+pub use sanitize::{SanitizeProgress, SanitizeStep};
 pub use sense::{AdditionalSense, Sense, SenseFormat, SenseKey};
-pub use task::{Begun, Done, Pending, Request, Status};
+pub use stored::{RestoreError, STATE_BYTES_MAX};
+pub use task::{Attribute, Begun, Done, Keep, Pending, Request, Status};
 pub use unit::{LogicalUnit, Reset};
 
 /// The most bytes that one command moves, told as MAXIMUM TRANSFER LENGTH in VPD page B0.

@@ -49,6 +49,16 @@ impl Mode {
         }
     }
 
+    /// Another default of the cache, which holds at once. Says whether anything changed.
+    pub(super) fn set_default_write_cache(&mut self, write_cache: bool) -> bool {
+        let changed = self.default.write_cache != write_cache;
+        if changed {
+            self.default.write_cache = write_cache;
+            self.current.write_cache = write_cache;
+        }
+        changed
+    }
+
     pub(super) fn reset(&mut self) {
         self.current = self.default;
     }
@@ -74,6 +84,8 @@ impl Mode {
 const WCE: u8 = 0x04;
 const D_SENSE: u8 = 0x04;
 const SWP: u8 = 0x08;
+/// TST=001b: each session has a task set of its own.
+const SEPARATE_TASK_SETS: u8 = 0x20;
 /// Commands may be reordered; their initiator orders them where it matters.
 const UNRESTRICTED_REORDERING: u8 = 0x10;
 
@@ -91,7 +103,7 @@ fn page(code: u8, values: Values) -> Option<Vec<u8>> {
             page[..5].copy_from_slice(&[
                 CONTROL,
                 10,
-                flag(values.descriptor_sense, D_SENSE),
+                SEPARATE_TASK_SETS | flag(values.descriptor_sense, D_SENSE),
                 UNRESTRICTED_REORDERING,
                 flag(values.write_protect, SWP),
             ]);
@@ -101,15 +113,17 @@ fn page(code: u8, values: Values) -> Option<Vec<u8>> {
     }
 }
 
-/// The page with every bit set that MODE SELECT may change.
-fn changeable(code: u8) -> Option<Vec<u8>> {
+/// The page with every bit set that MODE SELECT may change. The cache of a volume that is to have none
+/// cannot be turned on.
+fn changeable(code: u8, default: Values) -> Option<Vec<u8>> {
     let all = Values {
-        write_cache: true,
+        write_cache: default.write_cache,
         descriptor_sense: true,
         write_protect: true,
     };
     let mut page = page(code, all)?;
     if code == CONTROL {
+        page[2] &= !SEPARATE_TASK_SETS;
         page[3] = 0;
     }
     Some(page)
@@ -164,7 +178,7 @@ fn pages(mode: &Mode, cdb: &Cdb) -> Result<BytesMut, Refusal> {
     let (control, code, subpage) = (cdb.u8(2) >> 6, cdb.u8(2) & 0x3f, cdb.u8(3));
     let one = |code: u8| match control {
         0 => page(code, mode.current),
-        1 => changeable(code),
+        1 => changeable(code, mode.default),
         _ => page(code, mode.default),
     };
     if control == 3 {
@@ -245,7 +259,7 @@ pub(super) fn mode_select(unit: &mut LogicalUnit, task: &Task) -> Handled {
         return Err(Sense::invalid_cdb_bit(1, PAGE_FORMAT_BIT).into());
     }
     let list = task.parameters(bytes)?;
-    let selected = select(&list, header, unit.size, unit.mode.current)?;
+    let selected = select(&list, header, unit.size, &unit.mode)?;
     if selected == unit.mode.current {
         return Ok(Step::Good);
     }
@@ -258,12 +272,8 @@ pub(super) fn mode_select(unit: &mut LogicalUnit, task: &Task) -> Handled {
     Ok(Step::Good)
 }
 
-fn select(
-    list: &[u8],
-    header: Header,
-    size: VolumeSize,
-    mut values: Values,
-) -> Result<Values, Refusal> {
+fn select(list: &[u8], header: Header, size: VolumeSize, mode: &Mode) -> Result<Values, Refusal> {
+    let mut values = mode.current;
     let cut_short = || Refusal::from(Sense::illegal(AdditionalSense::PARAMETER_LIST_LENGTH_ERROR));
     let (head, rest) = list
         .split_at_checked(header.bytes())
@@ -289,7 +299,7 @@ fn select(
             _ => return Err(cut_short()),
         };
         let (page, rest) = pages.split_at(bytes);
-        select_page(page, at, &mut values)?;
+        select_page(page, at, mode.default, &mut values)?;
         pages = rest;
     }
     Ok(values)
@@ -326,10 +336,15 @@ fn check_descriptor(
     Ok(())
 }
 
-fn select_page(wanted: &[u8], at: usize, values: &mut Values) -> Result<(), Refusal> {
+fn select_page(
+    wanted: &[u8],
+    at: usize,
+    default: Values,
+    values: &mut Values,
+) -> Result<(), Refusal> {
     const PARAMETERS_SAVABLE: u8 = 0x80;
     let code = wanted.first().map_or(0, |byte| byte & !PARAMETERS_SAVABLE);
-    let (Some(current), Some(mask)) = (page(code, *values), changeable(code)) else {
+    let (Some(current), Some(mask)) = (page(code, *values), changeable(code, default)) else {
         return Err(Sense::invalid_parameter(at).into());
     };
     if wanted.len() != current.len() {

@@ -26,6 +26,8 @@ impl InitiatorPort {
 pub(super) struct Nexus {
     pub(super) port: InitiatorPort,
     attentions: Vec<AdditionalSense>,
+    /// The newest that no asynchronous message has been sent about.
+    unannounced: Option<AdditionalSense>,
 }
 
 impl Nexus {
@@ -33,6 +35,7 @@ impl Nexus {
         Self {
             port,
             attentions: Vec::new(),
+            unannounced: None,
         }
     }
 
@@ -46,16 +49,20 @@ impl Nexus {
         if !self.attentions.contains(&attention) {
             self.attentions.push(attention);
         }
+        self.unannounced = Some(attention);
+    }
+
+    /// What the initiator may be sent a message about, once.
+    pub(super) fn announce(&mut self) -> Option<AdditionalSense> {
+        self.unannounced.take()
     }
 
     pub(super) fn take_attention(&mut self) -> Option<AdditionalSense> {
         if self.attentions.is_empty() {
             return None;
         }
-        Some(self.attentions.remove(0))
-    }
-
-    pub(super) fn has_attention(&self) -> bool {
-        !self.attentions.is_empty()
+        let told = self.attentions.remove(0);
+        self.unannounced.take_if(|waiting| *waiting == told);
+        Some(told)
     }
 }

@@ -4,13 +4,15 @@ use bytes::{BufMut, BytesMut};
 
 use super::command::{self, Command, TABLE};
 use super::handle::{Handled, Task};
-use super::primary::cut;
+use super::primary::{SANITIZE, cut};
 use super::sense::Sense;
 use super::unit::LogicalUnit;
 
 /// How long an initiator should wait before it takes a command for lost, in seconds: longer than
 /// I/O is held while no replica can be reached.
 const RECOMMENDED_TIMEOUT_S: u32 = 120;
+/// None is told of a command that takes as long as the volume is large.
+const NO_TIMEOUT_S: u32 = 0;
 
 const TIMEOUTS_BYTES: u16 = 12;
 const RCTD_BIT: u8 = 7;
@@ -45,11 +47,14 @@ pub(super) fn report(_: &mut LogicalUnit, task: &Task) -> Handled {
     cut(data, task.cdb.u32(6) as usize)
 }
 
-fn put_timeouts(out: &mut BytesMut) {
+fn put_timeouts(out: &mut BytesMut, opcode: u8) {
     out.put_u16(TIMEOUTS_BYTES - 2);
     out.put_slice(&[0, 0]);
     out.put_u32(0);
-    out.put_u32(RECOMMENDED_TIMEOUT_S);
+    out.put_u32(match opcode {
+        SANITIZE => NO_TIMEOUT_S,
+        _ => RECOMMENDED_TIMEOUT_S,
+    });
 }
 
 /// ```text
@@ -79,7 +84,7 @@ fn all(timeouts: bool) -> BytesMut {
         out.put_slice(&[0, flags]);
         out.put_u16(u16::from(command.length()));
         if timeouts {
-            put_timeouts(&mut out);
+            put_timeouts(&mut out, command.opcode());
         }
     }
     out
@@ -102,7 +107,7 @@ fn one(command: Option<&Command>, timeouts: bool) -> BytesMut {
     out.put_u16(u16::from(command.length()));
     out.put_slice(&usage_data(command));
     if timeouts {
-        put_timeouts(&mut out);
+        put_timeouts(&mut out, command.opcode());
     }
     out
 }

@@ -12,6 +12,7 @@ use crate::volume::Operation;
 pub(super) const REQUEST_SENSE: u8 = 0x03;
 pub(super) const INQUIRY: u8 = 0x12;
 pub(super) const REPORT_LUNS: u8 = 0xa0;
+pub(super) const SANITIZE: u8 = 0x48;
 
 /// Commands that are carried out without telling a unit attention first (SAM-5 5.14.2).
 pub(super) fn is_exempt_from_attention(cdb: &Cdb) -> bool {
@@ -37,15 +38,17 @@ fn sense_format(cdb: &Cdb) -> SenseFormat {
     }
 }
 
-/// REQUEST SENSE (SPC-4 6.39): a unit attention that waits, or nothing.
+/// REQUEST SENSE (SPC-4 6.39): a unit attention that waits, how far a sanitize operation is, or
+/// nothing.
 pub(super) fn request_sense(unit: &mut LogicalUnit, task: &Task) -> Handled {
     let attention = unit
         .nexuses
         .get_mut(&task.nexus)
         .and_then(super::nexus::Nexus::take_attention);
+    let sanitizing = || unit.sanitize.sense(unit.size.bytes());
     let sense = match attention {
         Some(attention) => Sense::unit_attention(attention),
-        None => Sense::new(SenseKey::NoSense, AdditionalSense::NONE),
+        None => sanitizing().unwrap_or(Sense::new(SenseKey::NoSense, AdditionalSense::NONE)),
     };
     cut(
         sense.encode(sense_format(&task.cdb)),

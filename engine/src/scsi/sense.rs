@@ -39,6 +39,8 @@ impl AdditionalSense {
     pub const INITIALIZING_COMMAND_REQUIRED: Self = Self(0x0402);
     /// 04/0A LOGICAL UNIT NOT ACCESSIBLE, ASYMMETRIC ACCESS STATE TRANSITION: initiators retry it.
     pub const NOT_ACCESSIBLE_TRANSITION: Self = Self(0x040a);
+    /// 04/1B LOGICAL UNIT NOT READY, SANITIZE IN PROGRESS.
+    pub const SANITIZE_IN_PROGRESS: Self = Self(0x041b);
     /// 0D/02 COPY TARGET DEVICE NOT REACHABLE.
     pub const COPY_TARGET_NOT_REACHABLE: Self = Self(0x0d02);
     /// 0E/03 INVALID FIELD IN COMMAND INFORMATION UNIT: the transport brought too much or too little
@@ -100,10 +102,14 @@ impl AdditionalSense {
     pub const COMMAND_SEQUENCE_ERROR: Self = Self(0x2c00);
     /// 2F/00 COMMANDS CLEARED BY ANOTHER INITIATOR.
     pub const COMMANDS_CLEARED: Self = Self(0x2f00);
+    /// 31/03 SANITIZE COMMAND FAILED.
+    pub const SANITIZE_FAILED: Self = Self(0x3103);
     /// 39/00 SAVING PARAMETERS NOT SUPPORTED.
     pub const SAVING_NOT_SUPPORTED: Self = Self(0x3900);
     /// 44/00 INTERNAL TARGET FAILURE.
     pub const INTERNAL_TARGET_FAILURE: Self = Self(0x4400);
+    /// 49/00 INVALID MESSAGE ERROR: of a task attribute that cannot be.
+    pub const INVALID_MESSAGE: Self = Self(0x4900);
     /// 53/02 MEDIUM REMOVAL PREVENTED.
     pub const MEDIUM_REMOVAL_PREVENTED: Self = Self(0x5302);
     /// 55/04 INSUFFICIENT REGISTRATION RESOURCES.
@@ -139,6 +145,28 @@ impl FieldPointer {
     }
 }
 
+/// The three bytes of the SENSE KEY SPECIFIC field (SPC-4 4.5.2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Specific {
+    /// Of ILLEGAL REQUEST.
+    Field(FieldPointer),
+    /// Of NOT READY: how much is done, in 65536ths.
+    Progress(u16),
+}
+
+impl Specific {
+    fn encode(self) -> [u8; 3] {
+        const VALID: u8 = 0x80;
+        match self {
+            Self::Field(field) => field.encode(),
+            Self::Progress(done) => {
+                let [high, low] = done.to_be_bytes();
+                [VALID, high, low]
+            }
+        }
+    }
+}
+
 /// How sense data is laid out: what D_SENSE of the control mode page chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SenseFormat {
@@ -154,7 +182,7 @@ pub struct Sense {
     key: SenseKey,
     additional: AdditionalSense,
     information: Option<u64>,
-    field: Option<FieldPointer>,
+    specific: Option<Specific>,
 }
 
 impl Sense {
@@ -164,7 +192,7 @@ impl Sense {
             key,
             additional,
             information: None,
-            field: None,
+            specific: None,
         }
     }
 
@@ -176,22 +204,22 @@ impl Sense {
     /// INVALID FIELD IN CDB, pointing at the byte.
     pub const fn invalid_cdb(byte: u16) -> Self {
         let mut sense = Self::illegal(AdditionalSense::INVALID_FIELD_IN_CDB);
-        sense.field = Some(FieldPointer {
+        sense.specific = Some(Specific::Field(FieldPointer {
             in_cdb: true,
             byte,
             bit: None,
-        });
+        }));
         sense
     }
 
     /// INVALID FIELD IN CDB, pointing at the bit of the byte.
     pub const fn invalid_cdb_bit(byte: u16, bit: u8) -> Self {
         let mut sense = Self::illegal(AdditionalSense::INVALID_FIELD_IN_CDB);
-        sense.field = Some(FieldPointer {
+        sense.specific = Some(Specific::Field(FieldPointer {
             in_cdb: true,
             byte,
             bit: Some(bit),
-        });
+        }));
         sense
     }
 
@@ -202,11 +230,11 @@ impl Sense {
 
     /// The same, pointing at this byte of the parameter list.
     pub fn at_parameter(mut self, byte: usize) -> Self {
-        self.field = Some(FieldPointer {
+        self.specific = Some(Specific::Field(FieldPointer {
             in_cdb: false,
             byte: u16::try_from(byte).unwrap_or(u16::MAX),
             bit: None,
-        });
+        }));
         self
     }
 
@@ -223,6 +251,12 @@ impl Sense {
     /// The same with the INFORMATION field.
     pub const fn with_information(mut self, information: u64) -> Self {
         self.information = Some(information);
+        self
+    }
+
+    /// The same with the PROGRESS INDICATION, in 65536ths.
+    pub const fn with_progress(mut self, done: u16) -> Self {
+        self.specific = Some(Specific::Progress(done));
         self
     }
 
@@ -267,8 +301,8 @@ impl Sense {
         out[7] = ADDITIONAL_BYTES;
         out[12] = self.additional.code();
         out[13] = self.additional.qualifier();
-        if let Some(field) = self.field {
-            out[15..18].copy_from_slice(&field.encode());
+        if let Some(specific) = self.specific {
+            out[15..18].copy_from_slice(&specific.encode());
         }
         Bytes::copy_from_slice(&out)
     }
@@ -280,7 +314,7 @@ impl Sense {
         if self.information.is_some() {
             length += INFORMATION_BYTES;
         }
-        if self.field.is_some() {
+        if self.specific.is_some() {
             length += SPECIFIC_BYTES;
         }
         let mut out = BytesMut::with_capacity(8 + usize::from(length));
@@ -291,9 +325,9 @@ impl Sense {
             out.put_slice(&[0x00, INFORMATION_BYTES - 2, 0x80, 0]);
             out.put_u64(information);
         }
-        if let Some(field) = self.field {
+        if let Some(specific) = self.specific {
             out.put_slice(&[0x02, SPECIFIC_BYTES - 2, 0, 0]);
-            out.put_slice(&field.encode());
+            out.put_slice(&specific.encode());
             out.put_u8(0);
         }
         out.freeze()

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::block::unmap::UNMAP_DESCRIPTORS_MAX;
-use super::handle::After;
+use super::handle::{After, Change};
 use super::nexus::NexusId;
 use crate::volume::Operation;
 
@@ -21,6 +21,24 @@ pub struct Request {
     pub data_out: Bytes,
     /// The Expected Data Transfer Length of the iSCSI header.
     pub expected_bytes: u32,
+    /// How it is to be ordered; `iscsi` has seen to that.
+    pub attribute: Attribute,
+}
+
+/// The task attribute of a command (SAM-5 8.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Attribute {
+    /// In any order among its like.
+    #[default]
+    Simple,
+    /// After every older command, before every later one that is not HEAD OF QUEUE.
+    Ordered,
+    /// Before everything that waits.
+    HeadOfQueue,
+    /// Only while an auto contingent allegiance exists, which this unit does not have.
+    ContingentAllegiance,
+    /// None of these.
+    Reserved,
 }
 
 /// How a command ended (SAM-5 5.3.1).
@@ -54,6 +72,31 @@ pub enum Begun {
     Done(Done),
     /// It wants operations done.
     Pending(Pending),
+    /// It changes what must outlive the engine.
+    Keep(Keep),
+}
+
+/// A change that takes effect only once it is durable: store [`Keep::state`], then hand it to
+/// [`super::LogicalUnit::kept`]. Until then another such change is answered BUSY.
+#[derive(Debug)]
+#[must_use = "the unit waits for it"]
+pub struct Keep {
+    pub(super) nexus: NexusId,
+    pub(super) state: Bytes,
+    pub(super) change: Change,
+}
+
+impl Keep {
+    /// What the unit is to know after a restart: all of it, for
+    /// [`super::LogicalUnit::restore`].
+    pub fn state(&self) -> Bytes {
+        self.state.clone()
+    }
+
+    /// Whose command it is.
+    pub const fn nexus(&self) -> NexusId {
+        self.nexus
+    }
 }
 
 /// A command's answer.
@@ -69,9 +112,6 @@ pub struct Done {
     pub data_in: Bytes,
     /// The sessions whose other commands are to be aborted: they were preempted.
     pub abort: Vec<NexusId>,
-    /// The persistent reservations changed: to be durable before the answer goes out. Takes effect
-    /// again with [`super::LogicalUnit::restore_reservations`].
-    pub reservations: Option<Bytes>,
 }
 
 /// A command that waits for operations. Dropping it abandons the command: only right when its
@@ -90,6 +130,12 @@ impl Pending {
     /// they may be carried out in any order. Empty when taken before.
     pub fn operations(&mut self) -> Vec<Operation> {
         std::mem::take(&mut self.operations)
+    }
+
+    /// Whether the command waits for the sanitize operation to end, not for operations of its own:
+    /// to be resumed without outcomes once [`super::LogicalUnit::is_sanitizing`] says no.
+    pub const fn waits_for_sanitize(&self) -> bool {
+        matches!(self.after, After::Sanitized)
     }
 
     /// The most operations of one batch: an UNMAP list has no more descriptors, and a batch of a

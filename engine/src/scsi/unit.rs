@@ -15,9 +15,10 @@ use super::inquiry;
 use super::mode::Mode;
 use super::nexus::{InitiatorPort, Nexus, NexusId};
 use super::primary;
-use super::reservation::{Reservations, RestoreError};
+use super::reservation::Reservations;
+use super::sanitize::{self, Sanitize};
 use super::sense::{AdditionalSense, Sense, SenseKey};
-use super::task::{Begun, Done, Pending, Request, Status};
+use super::task::{Attribute, Begun, Done, Keep, Pending, Request, Status};
 use crate::volume::Outcome;
 
 /// What was reset.
@@ -42,6 +43,13 @@ pub struct LogicalUnit {
     /// Who asked that the medium is not removed.
     pub(super) preventing: BTreeSet<NexusId>,
     pub(super) copies: Copies,
+    pub(super) sanitize: Sanitize,
+    /// Whether the last sanitize operation failed.
+    pub(super) sanitize_failed: bool,
+    /// Whether a [`Keep`] is on its way.
+    pub(super) keeping: bool,
+    /// Whether a session has something to be told since [`Self::take_news`].
+    news: bool,
     /// Whether any nexus has been seen: the first ones are told of a power on.
     seen_any: bool,
 }
@@ -58,22 +66,12 @@ impl LogicalUnit {
             reservations: Reservations::default(),
             preventing: BTreeSet::new(),
             copies: Copies::default(),
+            sanitize: Sanitize::default(),
+            sanitize_failed: false,
+            keeping: false,
+            news: false,
             seen_any: false,
         }
-    }
-
-    /// Takes up the persistent reservations that [`Done::reservations`] told last.
-    ///
-    /// # Errors
-    ///
-    /// [`RestoreError`] when the bytes are no such state; nothing changes then.
-    pub fn restore_reservations(&mut self, state: &[u8]) -> Result<(), RestoreError> {
-        self.reservations.restore(state)
-    }
-
-    /// The persistent reservations, as [`Done::reservations`] would tell them now.
-    pub fn export_reservations(&self) -> Bytes {
-        self.reservations.export()
     }
 
     /// A session has logged in. It is told of a power on or of the loss of its predecessor with its
@@ -86,6 +84,8 @@ impl LogicalUnit {
             AdditionalSense::POWER_ON_OR_RESET
         });
         self.seen_any = true;
+        // Its first command is told; no message is needed.
+        gained.announce();
         self.nexuses.insert(nexus, gained);
     }
 
@@ -121,17 +121,43 @@ impl LogicalUnit {
         }
     }
 
+    /// Whether the volume has a write cache (`write_cache` of the volume) from here on. Without one
+    /// every write is durable when it is acknowledged; what was cached before the change is for the
+    /// caller to flush.
+    pub fn set_write_cache(&mut self, write_cache: bool) {
+        if self.mode.set_default_write_cache(write_cache) {
+            self.attend_all(AdditionalSense::MODE_PARAMETERS_CHANGED);
+        }
+    }
+
     /// The size that is told.
     pub const fn size(&self) -> VolumeSize {
         self.size
     }
 
-    /// Whether a session has something to be told: `iscsi` may say so with an asynchronous message.
-    pub fn has_unit_attention(&self, nexus: NexusId) -> bool {
-        self.nexuses.get(&nexus).is_some_and(Nexus::has_attention)
+    /// The sense data of what a session is to be told and has not been sent a message about: `iscsi`
+    /// sends it as an asynchronous message. The unit attention stays until a command is told.
+    pub fn announce(&mut self, nexus: NexusId) -> Option<Bytes> {
+        let attention = self.nexuses.get_mut(&nexus)?.announce()?;
+        let sense = Sense::unit_attention(attention);
+        Some(sense.encode(self.mode.sense_format()))
+    }
+
+    /// Tells one session, if it is there still.
+    pub(super) fn attend(&mut self, nexus: NexusId, attention: AdditionalSense) {
+        if let Some(nexus) = self.nexuses.get_mut(&nexus) {
+            nexus.attend(attention);
+            self.news = true;
+        }
+    }
+
+    /// Whether some session has something to be told since the last call: see [`Self::announce`].
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     fn attend_all(&mut self, attention: AdditionalSense) {
+        self.news = true;
         for nexus in self.nexuses.values_mut() {
             nexus.attend(attention);
         }
@@ -141,6 +167,7 @@ impl LogicalUnit {
     pub(super) fn attend_others(&mut self, but: NexusId, attention: AdditionalSense) {
         for (id, nexus) in &mut self.nexuses {
             if *id != but {
+                self.news = true;
                 nexus.attend(attention);
             }
         }
@@ -154,7 +181,9 @@ impl LogicalUnit {
             data_out: request.data_out,
             expected_bytes: request.expected_bytes,
         };
-        let handled = if is_lun_0(request.lun) {
+        let handled = if is_impossible(request.attribute) {
+            Err(Sense::illegal(AdditionalSense::INVALID_MESSAGE).into())
+        } else if is_lun_0(request.lun) {
             self.handle(&task)
         } else {
             self.handle_absent(&task)
@@ -181,25 +210,34 @@ impl LogicalUnit {
 
     fn go_on(&mut self, nexus: NexusId, after: After, outcomes: Vec<Outcome>) -> Handled {
         match after {
+            After::Sanitized if self.sanitize_failed => Err(sanitize::failed()),
+            // What it had not begun yet would be lost, or spoil what is being written.
+            after if self.sanitize.is_running() && after.goes_on() => {
+                self.sanitize_refusal().map_or(Ok(Step::Good), Err)
+            }
             After::Copy(job) => job.resume(self, nexus, outcomes),
             after => block::resume(after, outcomes),
         }
     }
 
-    fn settle(&self, nexus: NexusId, handled: Handled) -> Begun {
+    pub(super) fn settle(&mut self, nexus: NexusId, handled: Handled) -> Begun {
         let mut done = Done {
             status: Status::Good,
             sense: Bytes::new(),
             data_in: Bytes::new(),
             abort: Vec::new(),
-            reservations: None,
         };
         match handled {
             Ok(Step::Good) => {}
             Ok(Step::Data(data)) => done.data_in = data,
-            Ok(Step::Reserved { abort, state }) => {
-                done.abort = abort;
-                done.reservations = Some(state);
+            Ok(Step::Keep(change)) => {
+                self.keeping = true;
+                let state = self.state_after(&change);
+                return Begun::Keep(Keep {
+                    nexus,
+                    state,
+                    change,
+                });
             }
             Ok(Step::Run(operations, after)) => {
                 return Begun::Pending(Pending {
@@ -219,10 +257,25 @@ impl LogicalUnit {
         Begun::Done(done)
     }
 
+    fn sanitize_refusal(&self) -> Option<Refusal> {
+        self.sanitize.refusal(self.size.bytes())
+    }
+
+    /// While the unit is being sanitized, and after that failed, only what tells of it goes on.
+    fn check_sanitize(&self, cdb: &Cdb) -> Result<(), Refusal> {
+        if primary::is_exempt_from_attention(cdb)
+            || (cdb.opcode() == primary::SANITIZE && !self.is_sanitizing())
+        {
+            return Ok(());
+        }
+        self.sanitize_refusal().map_or(Ok(()), Err)
+    }
+
     fn handle(&mut self, task: &Task) -> Handled {
         if !primary::is_exempt_from_attention(&task.cdb) {
             self.tell_attention(task.nexus)?;
         }
+        self.check_sanitize(&task.cdb)?;
         let command = command::find(&task.cdb)?;
         command.check_usage(&task.cdb)?;
         self.check_access(task, command)?;
@@ -246,6 +299,10 @@ impl LogicalUnit {
             {
                 return Err(Refusal::CONFLICT);
             }
+        }
+        let keeps = command.access == Access::Reserving || command.opcode() == primary::SANITIZE;
+        if self.keeping && keeps {
+            return Err(Refusal::BUSY);
         }
         if command.access == Access::Writing && self.mode.is_write_protected() {
             return Err(Sense::new(
@@ -281,6 +338,14 @@ impl LogicalUnit {
 fn is_lun_0(lun: [u8; 8]) -> bool {
     const FLAT_SPACE: u8 = 0x40;
     lun[1..] == [0; 7] && (lun[0] == 0 || lun[0] == FLAT_SPACE)
+}
+
+/// There is no auto contingent allegiance that the first would belong to (SAM-5 8.6.5).
+const fn is_impossible(attribute: Attribute) -> bool {
+    matches!(
+        attribute,
+        Attribute::ContingentAllegiance | Attribute::Reserved
+    )
 }
 
 /// Our own mistake; the initiator tries again.

@@ -5,7 +5,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::seat::SeatError;
-use crate::reconcile::{ReportError, Unplaceable};
+use crate::reconcile::{NoRoom, ReportError, Unplaceable};
 
 /// The trailer that names a refusal for daemons.
 pub(super) const REFUSAL_TRAILER: &str = "ankole-refusal";
@@ -39,6 +39,12 @@ impl From<SeatError> for Status {
 impl From<ReportError> for Status {
     fn from(error: ReportError) -> Self {
         Self::invalid_argument(error.to_string())
+    }
+}
+
+impl From<NoRoom> for Status {
+    fn from(why: NoRoom) -> Self {
+        Self::resource_exhausted(why.to_string())
     }
 }
 

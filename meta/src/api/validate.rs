@@ -1,10 +1,10 @@
 //! Checks of what callers send.
 
+use ankole_proto::rpc::v1 as rpc;
 use ankole_proto::{NodeName, VolumeSize};
 use tonic::Status;
 
-/// The most replicas of a volume: more cost every write and protect against nothing likely.
-const REPLICAS_MAX: u32 = 8;
+use crate::state::{Chap, REPLICAS_MAX};
 
 /// What no replica count stands for.
 const REPLICAS_DEFAULT: u32 = 3;
@@ -39,6 +39,13 @@ pub(super) fn replica_count(count: u32) -> Result<usize, Status> {
         return Err(Status::invalid_argument(text));
     }
     Ok(count as usize)
+}
+
+/// What logins have to prove; `None`: nothing. The refusal never tells a secret.
+pub(super) fn chap(chap: Option<&rpc::Chap>) -> Result<Option<rpc::Chap>, Status> {
+    let checked = chap.map(Chap::from_message).transpose();
+    let checked = checked.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    Ok(checked.as_ref().map(Chap::to_message))
 }
 
 /// A request id; empty for none.

@@ -20,5 +20,8 @@ pub use observed::{
     Stored, StoredState, Tick,
 };
 pub use orders::{agent_orders, blockd_orders, engine_orders, removable_layers};
-pub use place::{Unplaceable, Want, place};
-pub use plan::{AWAY_MS, COMMANDS_MAX, Liveness, SILENT_MS, agent_alive, liveness, plan};
+pub use place::{NoRoom, Unplaceable, Want, place, room_to_grow};
+pub use plan::{
+    AWAY_MS, COMMANDS_MAX, Liveness, REBUILDS_MAX, REBUILDS_PER_NODE_MAX, SCRUB_INTERVAL_MS,
+    SILENT_MS, agent_alive, liveness, plan,
+};

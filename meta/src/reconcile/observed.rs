@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::state::Damage;
 use ankole_proto::rpc::v1 as rpc;
 use ankole_proto::{DiskId, Epoch, LayerId, NodeName, ReplicaId, VolumeId};
 
 /// The most nodes that reports are kept of (INV-12).
 pub const NODES_MAX: usize = 1024;
+
+/// How many damaged blocks of a replica are read from a report, which lists no more.
+const REPORTED_DAMAGES_MAX: usize = 64;
 
 /// A moment on this manager's monotonic clock, in milliseconds since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -92,6 +96,16 @@ pub struct Stored {
     pub used_bytes: u64,
     /// Every layer of its tree.
     pub layers: BTreeSet<LayerId>,
+    /// What each layer takes.
+    pub usage: Vec<rpc::LayerUsage>,
+    /// The scrub under way, or the last one.
+    pub scrub: rpc::ScrubProgress,
+    /// The last scrub of the orders that was begun.
+    pub scrub_request: u64,
+    /// Damaged blocks that are not repaired yet.
+    pub damaged_blocks: u64,
+    /// Of these the first.
+    pub damages: Vec<Damage>,
 }
 
 /// The state of a stored replica.
@@ -133,6 +147,8 @@ pub struct EngineSeen {
     pub rebuilds: BTreeMap<ReplicaId, rpc::RebuildProgress>,
     /// Why it does not serve, or holds I/O.
     pub message: String,
+    /// Bad blocks rewritten since it began, by replica.
+    pub repairs: BTreeMap<ReplicaId, u64>,
 }
 
 /// How a replica shows on its disk.
@@ -238,6 +254,11 @@ impl Observed {
             .iter()
             .map(|one| Ok((parse(&one.replica_id)?, one.progress.unwrap_or_default())))
             .collect::<Result<_, _>>()?;
+        let repairs = report
+            .repairs
+            .iter()
+            .map(|one| Ok((parse(&one.replica_id)?, one.blocks)))
+            .collect::<Result<_, _>>()?;
         let said = EngineSeen {
             node: parse(&report.node)?,
             epoch: Epoch::from_raw(report.epoch),
@@ -245,6 +266,7 @@ impl Observed {
             initiators: report.initiators,
             rebuilds,
             message: report.message.clone(),
+            repairs,
         };
         let older = self
             .engines
@@ -323,6 +345,13 @@ fn disk(report: &rpc::DiskReport) -> Result<(DiskId, DiskSeen), ReportError> {
     Ok((parse(&report.id)?, disk))
 }
 
+fn damage(report: &rpc::Damage) -> Result<Damage, ReportError> {
+    Ok(Damage {
+        layer: parse(&report.layer)?,
+        offset: report.offset,
+    })
+}
+
 fn stored(report: &rpc::ReplicaReport) -> Result<(ReplicaId, Stored), ReportError> {
     let state = match report.state() {
         rpc::StoredState::Ready => StoredState::Ready,
@@ -338,6 +367,16 @@ fn stored(report: &rpc::ReplicaReport) -> Result<(ReplicaId, Stored), ReportErro
             .layers
             .iter()
             .map(|layer| parse(layer))
+            .collect::<Result<_, _>>()?,
+        usage: report.usage.clone(),
+        scrub: report.scrub.unwrap_or_default(),
+        scrub_request: report.scrub_request,
+        damaged_blocks: report.damaged_blocks,
+        damages: report
+            .damages
+            .iter()
+            .take(REPORTED_DAMAGES_MAX)
+            .map(damage)
             .collect::<Result<_, _>>()?,
     };
     Ok((parse(&report.id)?, stored))

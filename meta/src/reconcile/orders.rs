@@ -9,7 +9,8 @@ use ankole_proto::{LayerId, NodeName};
 use prost::Message;
 
 use crate::state::{
-    NodeOnRecord, Phase, ReplicaMode, SnapshotState, State, Task, TaskKind, Volume, iqn,
+    Chap, NodeOnRecord, Phase, ReplicaMode, SnapshotState, State, Task, TaskKind, Volume,
+    WriteCache, iqn, record,
 };
 
 /// What the blockd of a node is to have.
@@ -44,6 +45,8 @@ pub fn blockd_orders(state: &State, node: &NodeName) -> rpc::BlockdOrders {
                         } else {
                             Vec::new()
                         },
+                        // One that is not in sync is compared with its peers anyway.
+                        scrub_request: if merges { volume.scrub.request } else { 0 },
                         ..Default::default()
                     });
                 }
@@ -90,6 +93,7 @@ pub fn agent_orders(state: &State, node: &NodeName) -> rpc::AgentOrders {
             port: if target { volume.port.into() } else { 0 },
             iqn: iqn(volume.id),
             without_target: !target,
+            replace_through_epoch: volume.restart_epoch.raw(),
         })
     });
     let engines = wanted.collect();
@@ -123,7 +127,7 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
                 ReplicaMode::InSync => rpc::ReplicaMode::InSync.into(),
                 _ => rpc::ReplicaMode::Rebuilding.into(),
             },
-            ..Default::default()
+            damages: record::damages_to(&replica.wear.damages),
         });
     }
     rpc::EngineOrders {
@@ -137,6 +141,11 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
         tasks: first_task(state, volume).into_iter().collect(),
         volume_name: volume.name.clone(),
         iqn: iqn(volume.id),
+        write_cache: match volume.write_cache {
+            WriteCache::On => rpc::WriteCache::On.into(),
+            WriteCache::Off => rpc::WriteCache::Off.into(),
+        },
+        chap: volume.chap.as_ref().map(Chap::to_message),
         ..Default::default()
     }
 }
@@ -150,18 +159,23 @@ fn first_task(state: &State, volume: &Volume) -> Option<rpc::EngineTask> {
     if !matches!(volume.phase, Phase::Attached(_) | Phase::Detached) {
         return None;
     }
-    let Task { id, new_head, kind } = volume.tasks.front().copied()?;
+    let Task { id, kind } = volume.tasks.front().copied()?;
     let task = match kind {
-        TaskKind::Seal(snapshot) => rpc::engine_task::Task::Seal(rpc::SealTask {
+        TaskKind::Seal { snapshot, new_head } => rpc::engine_task::Task::Seal(rpc::SealTask {
             snapshot_id: snapshot.to_string(),
             head_layer: volume.head.to_string(),
             new_head_layer: new_head.to_string(),
             ..Default::default()
         }),
-        TaskKind::Revert(snapshot) => rpc::engine_task::Task::Revert(rpc::RevertTask {
-            to_layer: state.snapshots().get(&snapshot)?.layer?.to_string(),
-            new_head_layer: new_head.to_string(),
+        TaskKind::Expand { size } => rpc::engine_task::Task::Expand(rpc::ExpandTask {
+            size_bytes: size.bytes(),
         }),
+        TaskKind::Revert { snapshot, new_head } => {
+            rpc::engine_task::Task::Revert(rpc::RevertTask {
+                to_layer: state.snapshots().get(&snapshot)?.layer?.to_string(),
+                new_head_layer: new_head.to_string(),
+            })
+        }
     };
     Some(rpc::EngineTask {
         id,

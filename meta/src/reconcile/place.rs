@@ -6,8 +6,8 @@ use std::fmt;
 
 use ankole_proto::{DiskId, NodeName, VolumeSize};
 
-use super::{Blockd, Liveness, Now, Observed, liveness};
-use crate::state::{ReplicaMode, State};
+use super::{Blockd, DiskSeen, Liveness, Now, Observed, liveness};
+use crate::state::{State, Volume};
 
 /// How much may be promised on a disk, in percent of its capacity: volumes are thin.
 const OVERCOMMIT_PERCENT: u64 = 400;
@@ -167,27 +167,8 @@ fn fits(
         let free = disk.free_bytes;
         return Err(format!("disk {} is full: {free} bytes are free", disk.path));
     }
-    let on_disk = state.volumes().values().flat_map(|volume| {
-        let replicas = volume
-            .replicas
-            .values()
-            .filter(|one| one.mode != ReplicaMode::Deleting);
-        replicas
-            .filter(|one| one.node == *node && one.disk == id)
-            .map(|_| volume.size.bytes())
-    });
-    let promises: Vec<u64> = on_disk.collect();
-    let promised: u64 = promises
-        .iter()
-        .sum::<u64>()
-        .saturating_add(want.size.bytes());
-    let most = disk.capacity_bytes.saturating_mul(OVERCOMMIT_PERCENT) / 100;
-    if promised > most {
-        return Err(format!(
-            "disk {} has {most} bytes to promise, not {promised}",
-            disk.path
-        ));
-    }
+    let promises = promises(state, node, id);
+    let promised = may_promise(disk, &promises, want.size.bytes())?;
     let permille = u128::from(promised) * 1000 / u128::from(disk.capacity_bytes.max(1));
     Ok(Candidate {
         node: node.clone(),
@@ -196,4 +177,68 @@ fn fits(
         promised_permille: u64::try_from(permille).unwrap_or(u64::MAX),
         replicas: promises.len(),
     })
+}
+
+/// What is promised on a disk, one number for each replica.
+fn promises(state: &State, node: &NodeName, disk: DiskId) -> Vec<u64> {
+    let volumes = state.volumes().values();
+    let on_disk = volumes.flat_map(|volume| {
+        let replicas = volume.live();
+        replicas
+            .filter(|(_, one)| one.node == *node && one.disk == disk)
+            .map(|_| volume.size_wanted().bytes())
+    });
+    on_disk.collect()
+}
+
+/// What is promised on a disk with so much more, when it may be.
+fn may_promise(disk: &DiskSeen, promises: &[u64], more_bytes: u64) -> Result<u64, String> {
+    let promised = promises.iter().sum::<u64>().saturating_add(more_bytes);
+    let most = disk.capacity_bytes.saturating_mul(OVERCOMMIT_PERCENT) / 100;
+    if promised > most {
+        let path = &disk.path;
+        return Err(format!(
+            "disk {path} has {most} bytes to promise, not {promised}"
+        ));
+    }
+    Ok(promised)
+}
+
+/// Why a volume cannot grow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "volume {volume:?} cannot grow to {bytes} bytes; {why}; free space, or choose a smaller size"
+)]
+pub struct NoRoom {
+    volume: String,
+    bytes: u64,
+    why: String,
+}
+
+/// Whether the disks of a volume's replicas may be promised a greater size.
+///
+/// # Errors
+///
+/// [`NoRoom`] for the first disk that may not. One that does not report is not asked: it is back, or
+/// replaced, before the size is needed there.
+pub fn room_to_grow(
+    state: &State,
+    observed: &Observed,
+    volume: &Volume,
+    size: VolumeSize,
+) -> Result<(), NoRoom> {
+    let more_bytes = size.bytes().saturating_sub(volume.size_wanted().bytes());
+    for (_, replica) in volume.live() {
+        let blockd = observed.blockds.get(&replica.node);
+        let Some(disk) = blockd.and_then(|seen| seen.said.disks.get(&replica.disk)) else {
+            continue;
+        };
+        let promises = promises(state, &replica.node, replica.disk);
+        may_promise(disk, &promises, more_bytes).map_err(|why| NoRoom {
+            volume: volume.name.clone(),
+            bytes: size.bytes(),
+            why: format!("node {}: {why}", replica.node),
+        })?;
+    }
+    Ok(())
 }

@@ -7,6 +7,9 @@ use ankole_proto::{ReplicaId, SnapshotId, VolumeId, VolumeSize};
 use super::*;
 use crate::state::{Replicated, State};
 
+mod count;
+mod medium;
+
 /// A leader with what it agreed on and heard.
 struct Leader {
     state: State,
@@ -48,6 +51,10 @@ impl Leader {
     }
 
     fn blockd(&mut self, node: &str, replicas: Vec<rpc::ReplicaReport>) {
+        self.blockd_with(node, 90, replicas);
+    }
+
+    fn blockd_with(&mut self, node: &str, free_gib: u64, replicas: Vec<rpc::ReplicaReport>) {
         let name = node.parse().unwrap();
         let report = rpc::BlockdReport {
             node: node.into(),
@@ -57,7 +64,7 @@ impl Leader {
                 id: disk_id(node),
                 path: "/data".into(),
                 capacity_bytes: 100 << 30,
-                free_bytes: 90 << 30,
+                free_bytes: free_gib << 30,
                 fault: String::new(),
                 replicas,
                 ..Default::default()
@@ -97,6 +104,10 @@ impl Leader {
             serving: true,
             ..Default::default()
         };
+        self.engine_says(report);
+    }
+
+    fn engine_says(&mut self, report: rpc::EngineReport) {
         let now = self.now();
         self.observed.engine(now, &report).unwrap();
     }
@@ -174,6 +185,7 @@ impl Leader {
                 })
                 .collect(),
             credential: vec![7; 32],
+            ..Default::default()
         }));
         leader.report();
         leader.settle();
@@ -189,7 +201,7 @@ impl Leader {
             volume_id: volume_id.clone(),
             node: "n1".into(),
             port: 4000,
-            revision: 0,
+            ..Default::default()
         }));
         leader.act(Command::GrantEpoch(rpc::GrantEpochCommand {
             volume_id,

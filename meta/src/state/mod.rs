@@ -12,6 +12,7 @@
 
 mod apply;
 mod changes;
+mod chap;
 mod event;
 mod node;
 mod phase;
@@ -20,6 +21,7 @@ mod refusal;
 mod request;
 mod snapshot;
 mod volume;
+mod wear;
 
 #[cfg(test)]
 mod tests;
@@ -29,13 +31,18 @@ use std::collections::BTreeMap;
 use ankole_proto::rpc::v1::{LogAnswer, LogCommand};
 use ankole_proto::{ClusterId, NodeName, ReplicaId, SnapshotId, VolumeId};
 
+pub use chap::{Chap, ChapError, Secret};
 pub use event::{EVENTS_MAX, Event, Events, Severity};
 pub use node::{DiskOnRecord, NodeOnRecord};
 pub use phase::{Phase, PhaseKind, ReplicaMode};
 pub use refusal::Refusal;
 pub use request::{REQUEST_AGE_MS_MAX, REQUESTS_MAX, Requests};
 pub use snapshot::{Snapshot, SnapshotState};
-pub use volume::{Doomed, Replica, TASKS_MAX, Task, TaskKind, Volume, Worker, iqn};
+pub use volume::{
+    Doomed, REPLICAS_MAX, Replica, Scrub, TASKS_MAX, Task, TaskKind, Volume, Worker, WriteCache,
+    iqn,
+};
+pub use wear::{DAMAGES_MAX, Damage, FAULT_BLOCKS_MAX, FAULT_DAY_MS, FAULTS_MAX, Wear};
 
 /// What one apply changes in the stored state: records to put (`Some`) or to remove (`None`), in
 /// ascending key order. Goes to the store in one batch together with the applied index.

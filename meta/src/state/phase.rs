@@ -10,7 +10,7 @@ use ankole_proto::NodeName;
 /// Creating ──▶ Detached ◀──────────┐
 ///    │          │    │             │
 ///    │          │    ▼             │
-///    │          │  Attached ─▶ Detaching
+///    │          │  Attached ◀▶ Detaching
 ///    ▼          ▼
 ///    Deleting ──▶ (gone)
 /// ```
@@ -66,13 +66,16 @@ pub enum PhaseKind {
 
 impl PhaseKind {
     /// Every legal step.
-    const LEGAL: [(Self, Self); 6] = [
+    const LEGAL: [(Self, Self); 8] = [
         (Self::Creating, Self::Detached),
         (Self::Creating, Self::Deleting),
         (Self::Detached, Self::Attached),
         (Self::Detached, Self::Deleting),
         (Self::Attached, Self::Detaching),
         (Self::Detaching, Self::Detached),
+        // By force: to another node.
+        (Self::Attached, Self::Attached),
+        (Self::Detaching, Self::Attached),
     ];
 
     /// Whether `next` may follow.

@@ -57,7 +57,10 @@ pub enum Refusal {
         phase: PhaseKind,
     },
     /// Attached elsewhere already.
-    #[error("volume {volume:?} is attached to node {node}; detach it first")]
+    #[error(
+        "volume {volume:?} is attached to node {node}; detach it first, or attach it by force when \
+         that node does not answer any more"
+    )]
     AttachedElsewhere {
         /// Which volume.
         volume: String,
@@ -119,6 +122,29 @@ pub enum Refusal {
         /// What it was to become.
         wanted: ReplicaMode,
     },
+    /// A volume never shrinks.
+    #[error(
+        "volume {volume:?} has {is} bytes, or will have when it has grown, and cannot shrink to \
+         {wanted}; choose a greater size"
+    )]
+    Shrinks {
+        /// Which volume.
+        volume: String,
+        /// Its size.
+        is: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// As many replicas as wanted, or not more than wanted.
+    #[error("volume {volume:?} has {live} replicas of {wanted} wanted; look at it again")]
+    Replicas {
+        /// Which volume.
+        volume: String,
+        /// How many it has.
+        live: usize,
+        /// How many it is to have.
+        wanted: u32,
+    },
     /// The snapshot's state does not allow it.
     #[error("snapshot {name:?} cannot be {act}: {why}")]
     WrongSnapshot {
@@ -159,7 +185,9 @@ impl Refusal {
         use tonic::Code;
         match self {
             Self::Malformed(_) => Code::Unimplemented,
-            Self::Invalid(_) | Self::RequestReused { .. } => Code::InvalidArgument,
+            Self::Invalid(_) | Self::RequestReused { .. } | Self::Shrinks { .. } => {
+                Code::InvalidArgument
+            }
             Self::NoVolume(_) | Self::NoSnapshot(_) => Code::NotFound,
             Self::VolumeExists(_) | Self::SnapshotExists(_) => Code::AlreadyExists,
             Self::StaleRevision { .. } | Self::PortTaken { .. } => Code::Aborted,
@@ -173,6 +201,7 @@ impl Refusal {
             | Self::UnknownReplica(_)
             | Self::UnknownTask(_)
             | Self::WrongMode { .. }
+            | Self::Replicas { .. }
             | Self::WrongSnapshot { .. } => Code::FailedPrecondition,
         }
     }

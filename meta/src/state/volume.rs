@@ -7,10 +7,14 @@ use ankole_proto::{
     Credential, DiskId, Epoch, LayerId, NodeName, ReplicaId, SnapshotId, VolumeId, VolumeSize,
 };
 
-use super::{Phase, Refusal, ReplicaMode};
+use super::{Chap, Phase, Refusal, ReplicaMode, Wear};
 
 /// The most tasks that wait for a volume's engine: more means that nobody works on them.
 pub const TASKS_MAX: usize = 32;
+
+/// The most replicas that a volume is to have: more cost every write and protect against nothing
+/// likely.
+pub const REPLICAS_MAX: u32 = 8;
 
 /// How many refused tasks a volume remembers, for those who wait for the outcome.
 const REFUSED_MAX: usize = 8;
@@ -39,6 +43,8 @@ pub struct Volume {
     pub worker: Option<Worker>,
     /// Of the last engine (INV-1).
     pub epoch: Epoch,
+    /// Engines of this epoch and older ones are to be replaced.
+    pub restart_epoch: Epoch,
     /// Its replicas.
     pub replicas: BTreeMap<ReplicaId, Replica>,
     /// The writable layer.
@@ -57,6 +63,33 @@ pub struct Volume {
     pub revision: u64,
     /// When it was created.
     pub created_at_ms: u64,
+    /// When a write is durable.
+    pub write_cache: WriteCache,
+    /// Who may log in to its target; `None`: anybody.
+    pub chap: Option<Chap>,
+    /// The last scrub that was asked for.
+    pub scrub: Scrub,
+    /// Bad blocks of its replicas, also of those that are gone, rewritten from a peer.
+    pub repaired_blocks: u64,
+}
+
+/// When a write is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WriteCache {
+    /// When a flush says so.
+    #[default]
+    On,
+    /// When it is acknowledged.
+    Off,
+}
+
+/// A scrub that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scrub {
+    /// Its number within the volume, from 1; 0: none was ever asked for.
+    pub request: u64,
+    /// When.
+    pub asked_at_ms: u64,
 }
 
 /// An engine without target, for a detached volume.
@@ -81,6 +114,10 @@ pub struct Replica {
     pub reason: String,
     /// Since when.
     pub since_ms: u64,
+    /// The log index of the last change of its mode; 0: never since it was added.
+    pub mode_revision: u64,
+    /// What is known of its medium.
+    pub wear: Wear,
 }
 
 /// Something an engine is to do once.
@@ -88,8 +125,6 @@ pub struct Replica {
 pub struct Task {
     /// Its number within the volume, from 1.
     pub id: u64,
-    /// The head that it makes.
-    pub new_head: LayerId,
     /// What it is.
     pub kind: TaskKind,
 }
@@ -97,19 +132,44 @@ pub struct Task {
 /// The kinds of tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskKind {
-    /// Take this snapshot: seal the head.
-    Seal(SnapshotId),
-    /// Go back to this snapshot.
-    Revert(SnapshotId),
+    /// Take a snapshot: seal the head.
+    Seal {
+        /// Which snapshot.
+        snapshot: SnapshotId,
+        /// The head that it makes.
+        new_head: LayerId,
+    },
+    /// Go back to a snapshot.
+    Revert {
+        /// To which.
+        snapshot: SnapshotId,
+        /// The head that it makes.
+        new_head: LayerId,
+    },
+    /// Grow the volume.
+    Expand {
+        /// To this size.
+        size: VolumeSize,
+    },
 }
 
 impl TaskKind {
-    /// The snapshot it is about.
-    pub const fn snapshot(self) -> SnapshotId {
+    /// The snapshot it is about, if it is about one.
+    pub const fn snapshot(self) -> Option<SnapshotId> {
         match self {
-            Self::Seal(snapshot) | Self::Revert(snapshot) => snapshot,
+            Self::Seal { snapshot, .. } | Self::Revert { snapshot, .. } => Some(snapshot),
+            Self::Expand { .. } => None,
         }
     }
+}
+
+/// The moment of a log entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    /// Its proposer's clock.
+    pub ms: u64,
+    /// Its index.
+    pub index: u64,
 }
 
 /// A replica that no volume lists any more but that may still be on a disk.
@@ -161,6 +221,57 @@ impl Volume {
         found.map(|(_, reason)| reason.as_str())
     }
 
+    /// The size that it has, or will have when the tasks that wait are done.
+    pub fn size_wanted(&self) -> VolumeSize {
+        let growing = self.tasks.iter().rev().find_map(|task| match task.kind {
+            TaskKind::Expand { size } => Some(size),
+            TaskKind::Seal { .. } | TaskKind::Revert { .. } => None,
+        });
+        growing.unwrap_or(self.size)
+    }
+
+    /// The replicas that are not being deleted.
+    pub fn live(&self) -> impl Iterator<Item = (ReplicaId, &Replica)> {
+        let all = self.replicas.iter().map(|(id, replica)| (*id, replica));
+        all.filter(|(_, replica)| replica.mode != ReplicaMode::Deleting)
+    }
+
+    /// Whether a replica is to be added: fewer good ones are on record than wanted. Of those that
+    /// had too many faults one is replaced at a time.
+    pub fn wants_replica(&self, now_ms: u64) -> bool {
+        let wanted = self.replica_count as usize;
+        let good = self.live().filter(|(_, one)| !one.wear.is_worn(now_ms));
+        self.has_data() && good.count() < wanted && self.live().count() <= wanted
+    }
+
+    /// Whether a replica can go: as many others as wanted are on record and good, and in sync when
+    /// this one is.
+    pub fn can_spare(&self, replica: ReplicaId, now_ms: u64) -> bool {
+        let Some(found) = self.replicas.get(&replica) else {
+            return false;
+        };
+        let in_sync = found.mode == ReplicaMode::InSync;
+        let others = self.live().filter(|(id, other)| {
+            let alike = !in_sync || other.mode == ReplicaMode::InSync;
+            *id != replica && alike && !other.wear.is_worn(now_ms)
+        });
+        let deleting = found.mode == ReplicaMode::Deleting;
+        self.has_data() && !deleting && others.count() >= self.replica_count as usize
+    }
+
+    /// Whether its replicas can be scrubbed.
+    pub fn may_be_scrubbed(&self) -> bool {
+        self.has_data()
+    }
+
+    /// Whether it holds what somebody may want back.
+    fn has_data(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Detached | Phase::Attached(_) | Phase::Detaching(_)
+        )
+    }
+
     /// Whether a task still waits.
     pub fn task_waits(&self, task: u64) -> bool {
         self.tasks.iter().any(|waiting| waiting.id == task)
@@ -199,7 +310,7 @@ impl Volume {
         replica: ReplicaId,
         next: ReplicaMode,
         reason: &str,
-        at_ms: u64,
+        at: At,
     ) -> Result<(), Refusal> {
         let in_sync = self.in_mode(ReplicaMode::InSync).count();
         let keeps_data = self.phase != Phase::Deleting;
@@ -219,7 +330,8 @@ impl Volume {
         }
         found.mode = next;
         found.reason = reason.to_owned();
-        found.since_ms = at_ms;
+        found.since_ms = at.ms;
+        found.mode_revision = at.index;
         Ok(())
     }
 
@@ -228,21 +340,23 @@ impl Volume {
     /// # Errors
     ///
     /// When too many wait, or when it would make more sealed layers than a volume may have (INV-7).
-    pub(super) fn enqueue(&mut self, kind: TaskKind, new_head: LayerId) -> Result<u64, Refusal> {
+    pub(super) fn enqueue(&mut self, kind: TaskKind) -> Result<u64, Refusal> {
         if self.tasks.len() >= TASKS_MAX {
             return Err(Refusal::TooManyTasks {
                 volume: self.name.clone(),
             });
         }
-        let sealed = self.layers.len().saturating_sub(1) + self.tasks.len();
-        if matches!(kind, TaskKind::Seal(_)) && sealed >= SEALED_LAYERS_MAX {
+        let seals = |kind: TaskKind| matches!(kind, TaskKind::Seal { .. });
+        let to_seal = self.tasks.iter().filter(|task| seals(task.kind)).count();
+        let sealed = self.layers.len().saturating_sub(1) + to_seal;
+        if seals(kind) && sealed >= SEALED_LAYERS_MAX {
             return Err(Refusal::TooManySnapshots {
                 volume: self.name.clone(),
             });
         }
         let id = self.next_task;
         self.next_task += 1;
-        self.tasks.push_back(Task { id, new_head, kind });
+        self.tasks.push_back(Task { id, kind });
         Ok(id)
     }
 

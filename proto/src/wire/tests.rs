@@ -41,7 +41,7 @@ fn a_write_header_has_these_bytes() {
             "0000",
             "000000000000",
             "310ac892",
-            "dc922d27"
+            "25821e80"
         )
     );
     assert_eq!(Header::decode(&header.encode()), Ok(header));

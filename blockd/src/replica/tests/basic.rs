@@ -147,6 +147,20 @@ fn overwriting_and_flushing_takes_one_sync() {
 }
 
 #[test]
+fn a_flush_covers_what_an_earlier_process_acknowledged() {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[1; 4096]).unwrap();
+    drop(rig);
+    let mut rig = Rig::load(&disk, BLOCKS, 2);
+    rig.flush().unwrap();
+    let lost = disk.crash(crate::disk::sim::Fate::Dropped, 1);
+    assert_eq!(
+        Rig::load(&lost, BLOCKS, 3).read(0, 4096).unwrap(),
+        vec![1; 4096]
+    );
+}
+
+#[test]
 fn unmapped_space_is_given_back_after_a_flush() {
     use crate::disk::Disk;
     let (disk, mut rig) = Rig::new(BLOCKS);

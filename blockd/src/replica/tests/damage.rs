@@ -101,6 +101,7 @@ fn a_size_that_no_file_backs_is_refused_before_memory_is_taken_for_it() {
     let good = disk.read_file(&path, 1 << 20).unwrap();
     let mut descriptor = Descriptor::decode(&good).unwrap();
     descriptor.size = ankole_proto::VolumeSize::from_bytes(64 << 40).unwrap();
+    descriptor.layer_mut(layer(2)).unwrap().size = descriptor.size;
     disk.replace_file(&path, &descriptor.encode()).unwrap();
     let Err(LoadError::BadFile { file, .. }) = Replica::load(&disk, directory()) else {
         panic!("a volume of 64 TiB was loaded");
@@ -130,14 +131,68 @@ fn a_head_that_lost_its_sum_in_an_unclean_stop_is_summed_anew_and_counted() {
 }
 
 #[test]
-fn the_description_of_format_1_stays() {
-    let golden = include_bytes!("golden-replica-1.json");
-    let descriptor = Descriptor::decode(golden).unwrap();
-    assert_eq!(descriptor, Descriptor::new(&spec(BLOCKS)));
-    assert_eq!(descriptor.encode(), golden);
-    let newer = String::from_utf8_lossy(golden).replace("\"format\": 1", "\"format\": 2");
+fn the_descriptions_of_all_formats_are_read_and_the_newest_stays() {
+    let wanted = Descriptor::new(&spec(BLOCKS));
+    let old = include_bytes!("golden-replica-1.json");
+    assert_eq!(Descriptor::decode(old).unwrap(), wanted);
+    let golden = include_bytes!("golden-replica-2.json");
+    assert_eq!(Descriptor::decode(golden).unwrap(), wanted);
+    assert_eq!(
+        String::from_utf8(wanted.encode()).unwrap(),
+        String::from_utf8_lossy(golden)
+    );
+    let newer = String::from_utf8_lossy(golden).replace("\"format\": 2", "\"format\": 3");
     let refused = Descriptor::decode(newer.as_bytes()).unwrap_err();
-    assert!(refused.to_string().contains("format 2"), "{refused}");
+    assert!(refused.to_string().contains("format 3"), "{refused}");
+}
+
+#[test]
+fn a_store_of_format_1_opens_with_what_it_holds() {
+    let disk = closed();
+    let path = directory().join("replica.json");
+    let text = disk.read_file(&path, 1 << 20).unwrap();
+    let mut value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let layers = value["replica"]["layers"].as_array().unwrap().clone();
+    let compact: Vec<String> = layers
+        .iter()
+        .map(|layer| {
+            format!(
+                r#"{{"id":{},"parent":{},"removing":false,"unsettled":false}}"#,
+                layer["id"], layer["parent"]
+            )
+        })
+        .collect();
+    let replica = format!(
+        concat!(
+            r#"{{"replica":{},"volume":{},"size":{},"credential":{},"epoch":{},"stop":{},"#,
+            r#""boot":{},"state":{},"head":{},"layers":[{}]}}"#
+        ),
+        value["replica"]["replica"],
+        value["replica"]["volume"],
+        value["replica"]["size"],
+        value["replica"]["credential"],
+        value["replica"]["epoch"],
+        value["replica"]["stop"],
+        value["replica"]["boot"],
+        value["replica"]["state"],
+        value["replica"]["head"],
+        compact.join(",")
+    );
+    let sum = crc32c::crc32c(replica.as_bytes());
+    let old = format!(r#"{{"format":1,"crc32c":{sum},"replica":{replica}}}"#);
+    value.take();
+    disk.replace_file(&path, old.as_bytes()).unwrap();
+    let mut rig = Rig::load(&disk, BLOCKS, 2);
+    let wanted = [[1; 4096], [2; 4096]].concat();
+    assert_eq!(rig.read(0, 2 * BLOCK).unwrap(), wanted);
+    // It is written in the newest format from now on, and can grow.
+    rig.expand(BLOCKS + 600).unwrap();
+    rig.write((BLOCKS + 599) * BLOCK, &[3; 4096]).unwrap();
+    rig.seal(3).unwrap();
+    let mut rig = Rig::load(&disk, BLOCKS, 3);
+    assert_eq!(rig.read(0, 2 * BLOCK).unwrap(), wanted);
+    let last = rig.read((BLOCKS + 599) * BLOCK, BLOCK).unwrap();
+    assert_eq!(last, vec![3; 4096]);
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! Tests of whole replicas.
 
 mod basic;
+mod cloning;
 mod crash;
 mod damage;
 mod model;

@@ -27,8 +27,15 @@ impl Model {
     }
 
     pub(super) fn fill(&mut self, first: u64, count: u64, byte: u8) {
+        let (first, count) = self.inside(first, count);
         let first = usize::try_from(first).unwrap();
         self.now[first..first + usize::try_from(count).unwrap()].fill(byte);
+    }
+
+    /// The part of a range that the volume has now.
+    pub(super) fn inside(&self, first: u64, count: u64) -> (u64, u64) {
+        let end = self.now.len() as u64;
+        (first.min(end), count.min(end.saturating_sub(first)))
     }
 
     pub(super) fn seal(&mut self, new_head: u64) {
@@ -36,8 +43,14 @@ impl Model {
         self.head = new_head;
     }
 
+    pub(super) fn grow(&mut self, sectors: usize) {
+        self.now.resize(sectors, 0);
+    }
+
     pub(super) fn revert(&mut self, to: u64, new_head: u64) {
+        let sectors = self.now.len();
         self.now = self.sealed[&to].clone();
+        self.grow(sectors);
         self.head = new_head;
     }
 }

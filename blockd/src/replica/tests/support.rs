@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ankole_proto::wire::body::{OpenRequest, Opened, Revert, Seal};
+use ankole_proto::wire::body::{Expand, OpenRequest, Opened, Revert, Seal};
 use ankole_proto::{Credential, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize};
 use bytes::BytesMut;
 
@@ -33,18 +33,51 @@ pub(super) fn spec(blocks: u64) -> ReplicaSpec {
 }
 
 pub(super) fn open_request(blocks: u64, epoch: u64) -> OpenRequest {
-    let spec = spec(blocks);
-    OpenRequest {
-        volume: spec.volume,
-        replica: spec.replica,
-        epoch: Epoch::from_raw(epoch),
-        size: spec.size,
-        credential: spec.credential,
+    Place::Original.open_request(blocks, epoch)
+}
+
+/// Which replica of a disk: the one of [`spec`], or a clone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Original,
+    Clone,
+}
+
+impl Place {
+    pub(super) fn directory(self) -> &'static Path {
+        match self {
+            Self::Original => directory(),
+            Self::Clone => Path::new("clone"),
+        }
+    }
+
+    pub(super) fn spec(self, blocks: u64) -> ReplicaSpec {
+        match self {
+            Self::Original => spec(blocks),
+            Self::Clone => ReplicaSpec {
+                replica: ReplicaId::from_bits(11),
+                volume: VolumeId::from_bits(12),
+                credential: Credential::from_bytes([17; 32]),
+                ..spec(blocks)
+            },
+        }
+    }
+
+    pub(super) fn open_request(self, blocks: u64, epoch: u64) -> OpenRequest {
+        let spec = self.spec(blocks);
+        OpenRequest {
+            volume: spec.volume,
+            replica: spec.replica,
+            epoch: Epoch::from_raw(epoch),
+            size: spec.size,
+            credential: spec.credential,
+        }
     }
 }
 
 /// A replica and the engine that uses it.
 pub(super) struct Rig<D: Disk> {
+    pub(super) place: Place,
     pub(super) replica: Replica<D>,
     pub(super) blocks: u64,
     pub(super) epoch: Epoch,
@@ -67,10 +100,15 @@ impl Rig<SimDisk> {
 
 impl<D: Disk> Rig<D> {
     pub(super) fn load(disk: &D, blocks: u64, epoch: u64) -> Self {
-        let replica = Replica::load(disk, directory()).unwrap();
+        Self::load_at(disk, Place::Original, blocks, epoch)
+    }
+
+    pub(super) fn load_at(disk: &D, place: Place, blocks: u64, epoch: u64) -> Self {
+        let replica = Replica::load(disk, place.directory()).unwrap();
         let mut rig = Self {
+            place,
+            blocks: blocks.max(replica.size().blocks()),
             replica,
-            blocks,
             epoch: Epoch::from_raw(epoch),
             sequence: 0,
         };
@@ -79,7 +117,7 @@ impl<D: Disk> Rig<D> {
     }
 
     pub(super) fn open(&mut self) -> Opened {
-        let request = open_request(self.blocks, self.epoch.raw());
+        let request = self.place.open_request(self.blocks, self.epoch.raw());
         self.replica.open(&request).unwrap()
     }
 
@@ -124,6 +162,13 @@ impl<D: Disk> Rig<D> {
         let plan = self.replica.plan_flush(self.epoch)?;
         let result = plan.run();
         self.replica.finish_flush(plan, result)
+    }
+
+    pub(super) fn expand(&mut self, blocks: u64) -> Result<(), TreeError> {
+        let size = VolumeSize::from_bytes(blocks * BLOCK).unwrap();
+        self.replica.expand(self.epoch, Expand { size })?;
+        self.blocks = self.replica.size().blocks();
+        Ok(())
     }
 
     pub(super) fn seal(&mut self, new_head: u64) -> Result<(), TreeError> {

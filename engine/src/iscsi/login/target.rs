@@ -67,7 +67,7 @@ pub struct Target {
 }
 
 /// CHAP for normal sessions. Discovery, which tells only the name and the address, does not ask.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chap {
     /// What the initiator has to prove.
     pub initiator: Credentials,

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::frame::Frame;
 use super::header::{Header, InitiatorSessionId, Tag, TransferTag};
 use crate::iscsi::sequence::Serial;
+use crate::scsi::Attribute;
 
 pub(super) const NOP_OUT: u8 = 0x00;
 pub(super) const COMMAND: u8 = 0x01;
@@ -88,6 +89,8 @@ pub struct CommandPdu {
     pub reads: bool,
     /// Data is sent.
     pub writes: bool,
+    /// ATTR.
+    pub attribute: Attribute,
     /// The logical unit.
     pub lun: [u8; 8],
     /// Expected data transfer length.
@@ -304,11 +307,23 @@ fn command(header: &Header, data: Bytes) -> Result<CommandPdu, RequestError> {
         is_final: header.flags() & FINAL != 0,
         reads: header.flags() & 0x40 != 0,
         writes: header.flags() & 0x20 != 0,
+        attribute: attribute(header.flags()),
         lun: header.lun(),
         expected_bytes: header.word::<20>(),
         cdb: header.array::<32, 16>(),
         data,
     })
+}
+
+/// RFC 7143 §11.3.1; an untagged command is like a simple one.
+fn attribute(flags: u8) -> Attribute {
+    match flags & 7 {
+        0 | 1 => Attribute::Simple,
+        2 => Attribute::Ordered,
+        3 => Attribute::HeadOfQueue,
+        4 => Attribute::ContingentAllegiance,
+        _ => Attribute::Reserved,
+    }
 }
 
 fn task_management(header: &Header) -> Result<TaskManagement, RequestError> {

@@ -110,7 +110,7 @@ impl ScsiResponse<'_> {
 }
 
 /// Sense data has its length in front (RFC 7143 §11.4.7.2).
-fn with_length(sense: &[u8]) -> Bytes {
+pub(super) fn with_length(sense: &[u8]) -> Bytes {
     if sense.is_empty() {
         return Bytes::new();
     }

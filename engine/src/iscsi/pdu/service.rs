@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::header::{Header, InitiatorSessionId, Tag, TransferTag};
 use super::request::Stage;
-use super::response::ResponsePdu;
+use super::response::{ResponsePdu, with_length};
 
 const NOP_IN: u8 = 0x20;
 const LOGIN_RESPONSE: u8 = 0x23;
@@ -127,7 +127,12 @@ impl NopIn {
 
 /// Asynchronous Message (RFC 7143 §11.9.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AsyncMessage {
+pub enum AsyncMessage<'sense> {
+    /// The unit has something to tell.
+    ScsiEvent {
+        /// The sense data.
+        sense: &'sense [u8],
+    },
     /// Log out within this many seconds.
     LogoutRequested {
         /// How long the initiator has.
@@ -142,11 +147,13 @@ pub enum AsyncMessage {
     },
 }
 
-impl AsyncMessage {
+impl AsyncMessage<'_> {
     /// For the wire.
     pub fn pdu(self) -> ResponsePdu {
         let mut header = Header::respond(ASYNC_MESSAGE, FINAL, Tag::NONE);
         match self {
+            // Event 0, of LUN 0.
+            Self::ScsiEvent { sense } => return ResponsePdu::new(header, with_length(sense)),
             Self::LogoutRequested { within_s } => {
                 header.0[36] = 1;
                 header.put_half::<42>(within_s);

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::iscsi::output::Output;
 use crate::iscsi::sequence::Serial;
+use crate::scsi::Attribute;
 
 const PLAIN: Framing = Framing {
     digests: Digests {
@@ -67,6 +68,7 @@ fn a_write_command_with_immediate_data_has_these_bytes() {
             is_final: true,
             reads: false,
             writes: true,
+            attribute: Attribute::Simple,
             lun: [0, 1, 0, 0, 0, 0, 0, 0],
             expected_bytes: 4096,
             cdb,

@@ -67,7 +67,7 @@ impl Connection {
             identifier: random.random(),
             challenge,
         };
-        let session = Session::new(shared.target.clone(), entropy, shared.now());
+        let session = Session::new(shared.target(), entropy, shared.now());
         let execution = Execution::new(shared.clone(), id);
         Self {
             completions: execution.queue(),
@@ -145,6 +145,8 @@ impl Connection {
     fn work(&mut self) {
         loop {
             self.parse();
+            self.execution
+                .forget_unwanted(&mut self.session, &mut self.actions);
             self.execution.collect(&mut self.session, &mut self.actions);
             self.act();
             self.execution.flush();
@@ -192,7 +194,7 @@ impl Connection {
                 self.admission = Some((established, self.shared.now()));
                 self.try_admission();
             }
-            Action::Purge { request, purge } => self.execution.purge(request, purge),
+            Action::Purge { request, reset } => self.execution.purge(request, reset),
             Action::Drained(drain) => {
                 self.shared.registry.borrow_mut().drained(drain, self.id);
             }
@@ -252,8 +254,6 @@ impl Connection {
                 Control::End(ending) => self.session.end(ending, &mut self.actions),
                 Control::Abort(drain, but) => {
                     self.session.abort(drain, but, &mut self.actions);
-                    self.execution
-                        .forget_unwanted(&mut self.session, &mut self.actions);
                 }
                 Control::DrainOver(drain) => {
                     self.execution
@@ -261,7 +261,23 @@ impl Connection {
                 }
                 Control::Look => self.try_admission(),
                 Control::RequestLogout(within_s) => self.session.request_logout(within_s),
+                Control::Announce => self.announce(),
+                Control::SanitizeOver => {
+                    self.execution
+                        .sanitize_over(&mut self.session, &mut self.actions);
+                }
             }
+        }
+    }
+
+    /// Sends what the unit has to tell, unless a command was told it already.
+    fn announce(&mut self) {
+        let Some(nexus) = self.session.nexus() else {
+            return;
+        };
+        let sense = self.shared.unit.borrow_mut().announce(nexus);
+        if let Some(sense) = sense {
+            self.session.announce(&sense);
         }
     }
 
@@ -318,6 +334,8 @@ impl Connection {
     /// even when it is dropped.
     async fn drain(&mut self) {
         self.session.end(Ending::Disconnected, &mut self.actions);
+        self.execution
+            .forget_unwanted(&mut self.session, &mut self.actions);
         while !self.execution.is_idle() {
             self.completions.wait().await;
             self.execution.collect(&mut self.session, &mut self.actions);

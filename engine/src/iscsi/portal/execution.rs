@@ -1,4 +1,4 @@
-//! Commands between the session and the volume: batches of operations in flight, and answers that
+//! Commands between the session and the volume: batches of operations in flight, and commands that
 //! wait for something besides.
 
 use std::collections::BTreeMap;
@@ -7,11 +7,9 @@ use std::rc::Rc;
 use super::Shared;
 use super::registry::ConnectionId;
 use super::volume::{Completed, Completion, CompletionQueue};
-use crate::iscsi::session::{Action, DrainId, Purge, PurgeRequest, Session, TaskId};
-use crate::scsi::{
-    AdditionalSense, Begun, Done, Pending, Request, Sense, SenseFormat, SenseKey, Status,
-};
-use crate::volume::Outcome;
+use crate::iscsi::session::{Action, DrainId, PurgeRequest, Session, TaskId};
+use crate::scsi::{Begun, Done, Keep, Pending, Request, Reset};
+use crate::volume::{Failure, Outcome};
 
 /// What one command waits for.
 enum Flight {
@@ -21,8 +19,10 @@ enum Flight {
         outcomes: Vec<Option<Outcome>>,
         missing: usize,
     },
-    /// That the reservations are durable.
-    Reservations(Done),
+    /// That a change is durable.
+    Keep(Keep),
+    /// That the sanitize operation ends.
+    Sanitize(Pending),
 }
 
 /// What a wait for other sessions' commands is for.
@@ -63,6 +63,23 @@ impl Execution {
         self.flights.is_empty()
     }
 
+    /// The commands that wait for the sanitize operation go on.
+    pub(super) fn sanitize_over(&mut self, session: &mut Session, actions: &mut Vec<Action>) {
+        let waiting = self
+            .flights
+            .extract_if(.., |_, flight| matches!(flight, Flight::Sanitize(_)));
+        for (task, flight) in waiting.collect::<Vec<_>>() {
+            if let Flight::Sanitize(pending) = flight {
+                let begun = self.shared.unit.borrow_mut().resume(pending, Vec::new());
+                if session.wants(task) {
+                    self.go_on(task, begun, session, actions);
+                } else {
+                    session.drop_task(task, actions);
+                }
+            }
+        }
+    }
+
     /// Begins a command.
     pub(super) fn begin(
         &mut self,
@@ -73,6 +90,7 @@ impl Execution {
     ) {
         let begun = self.shared.unit.borrow_mut().begin(request);
         self.go_on(task, begun, session, actions);
+        self.shared.announce();
     }
 
     /// Lets the volume send what was submitted since the last call.
@@ -89,11 +107,10 @@ impl Execution {
         }
     }
 
-    /// Aborts what is in progress in all sessions.
-    pub(super) fn purge(&mut self, request: PurgeRequest, purge: Purge) {
-        if let Purge::Reset(kind) = purge {
-            self.shared.unit.borrow_mut().reset(kind);
-        }
+    /// Resets the device, and aborts what is in progress in all sessions.
+    pub(super) fn purge(&mut self, request: PurgeRequest, reset: Reset) {
+        self.shared.unit.borrow_mut().reset(reset);
+        self.shared.announce();
         let drain = self
             .shared
             .registry
@@ -116,9 +133,16 @@ impl Execution {
         }
     }
 
-    /// Forgets answers that waited for other sessions and that nobody wants any more. Without
-    /// this, two sessions that preempt each other would wait for each other.
+    /// Forgets commands that nobody wants any more and that wait for other sessions, or for the
+    /// sanitize operation, which goes on without them. Without this, two sessions that preempt each
+    /// other would wait for each other.
     pub(super) fn forget_unwanted(&mut self, session: &mut Session, actions: &mut Vec<Action>) {
+        let sanitizes = self.flights.extract_if(.., |task, flight| {
+            matches!(flight, Flight::Sanitize(_)) && !session.wants(*task)
+        });
+        for (task, _) in sanitizes.collect::<Vec<_>>() {
+            session.drop_task(task, actions);
+        }
         let unwanted = self.drains.extract_if(.., |_, after| match after {
             After::Answer(task, _) => !session.wants(*task),
             After::Purge(_) => false,
@@ -141,6 +165,11 @@ impl Execution {
         loop {
             let mut pending = match begun {
                 Begun::Done(done) => return self.end(task, done, session, actions),
+                Begun::Keep(keep) => return self.keep(task, keep),
+                Begun::Pending(pending) if pending.waits_for_sanitize() => {
+                    self.flights.insert(task, Flight::Sanitize(pending));
+                    return self.shared.sanitize();
+                }
                 Begun::Pending(pending) => pending,
             };
             let operations = pending.operations();
@@ -181,29 +210,43 @@ impl Execution {
                 return;
             }
         }
-        let Some(flight) = self.flights.remove(&task) else {
-            return;
-        };
-        if !session.wants(task) {
-            // Aborted: what it has not submitted yet is never submitted.
-            return session.drop_task(task, actions);
-        }
-        match flight {
-            Flight::Operations {
+        let begun = match self.flights.remove(&task) {
+            // What was kept holds, whether its command is wanted or not.
+            Some(Flight::Keep(keep)) => {
+                let mut unit = self.shared.unit.borrow_mut();
+                let begun = unit.kept(keep, kept(&outcome));
+                drop(unit);
+                self.shared.announce();
+                self.shared.sanitize();
+                begun
+            }
+            Some(Flight::Operations {
                 pending, outcomes, ..
-            } => {
+            }) if session.wants(task) => {
                 let outcomes = outcomes.into_iter().flatten().collect();
-                let begun = self.shared.unit.borrow_mut().resume(pending, outcomes);
-                self.go_on(task, begun, session, actions);
+                self.shared.unit.borrow_mut().resume(pending, outcomes)
             }
-            Flight::Reservations(done) => {
-                let done = match outcome {
-                    Outcome::Done(_) => done,
-                    Outcome::Miscompare { .. } | Outcome::Failed(_) => not_kept(done),
-                };
-                self.end(task, done, session, actions);
+            // Aborted: what it has not submitted yet is never submitted.
+            Some(Flight::Operations { .. }) => return session.drop_task(task, actions),
+            Some(flight @ Flight::Sanitize(_)) => {
+                self.flights.insert(task, flight);
+                return;
             }
+            None => return,
+        };
+        if session.wants(task) {
+            self.go_on(task, begun, session, actions);
+        } else {
+            session.drop_task(task, actions);
         }
+    }
+
+    /// Has a change made durable.
+    fn keep(&mut self, task: TaskId, keep: Keep) {
+        let state = keep.state();
+        self.flights.insert(task, Flight::Keep(keep));
+        let completion = Completion::new(self.queue.clone(), task, 0);
+        self.shared.keeper.keep(state, completion);
     }
 
     /// Answers a command, once what the answer promises holds.
@@ -214,15 +257,6 @@ impl Execution {
         session: &mut Session,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(reservations) = done.reservations.take() {
-            self.flights.insert(task, Flight::Reservations(done));
-            self.submitted = true;
-            let completion = Completion::new(self.queue.clone(), task, 0);
-            self.shared
-                .volume
-                .keep_reservations(reservations, completion);
-            return;
-        }
         let preempted = std::mem::take(&mut done.abort);
         if preempted.is_empty() {
             return session.finish(task, done, actions);
@@ -233,15 +267,10 @@ impl Execution {
     }
 }
 
-/// The reservations changed, but would be forgotten by a restart: the initiator is told.
-fn not_kept(done: Done) -> Done {
-    let sense = Sense::new(
-        SenseKey::AbortedCommand,
-        AdditionalSense::INTERNAL_TARGET_FAILURE,
-    );
-    Done {
-        status: Status::CheckCondition,
-        sense: sense.encode(SenseFormat::Fixed),
-        ..done
+fn kept(outcome: &Outcome) -> Result<(), Failure> {
+    match outcome {
+        Outcome::Done(_) => Ok(()),
+        Outcome::Failed(failure) => Err(*failure),
+        Outcome::Miscompare { .. } => Err(Failure::Unavailable),
     }
 }

@@ -9,9 +9,10 @@
 mod connection;
 mod execution;
 mod registry;
+mod sanitize;
 mod volume;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,11 +24,12 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::limit;
-use super::login::Target;
+use super::login::{Chap, Target};
 use crate::scsi::LogicalUnit;
-use crate::volume::Moment;
-use registry::Registry;
-pub use volume::{Completion, Volume};
+use crate::volume::{Moment, Operation};
+use ankole_proto::VolumeSize;
+use registry::{Control, Registry};
+pub use volume::{Completion, ReservationKeeper, Volume};
 
 /// After a failed accept (no descriptors left, say) this long is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,9 +43,12 @@ pub struct Portal(Rc<Shared>);
 
 /// What the connections share.
 struct Shared {
-    target: Rc<Target>,
+    target: RefCell<Rc<Target>>,
     unit: Rc<RefCell<LogicalUnit>>,
     volume: Rc<dyn Volume>,
+    keeper: Rc<dyn ReservationKeeper>,
+    /// Whether somebody drives the sanitize operation.
+    sanitizing: Cell<bool>,
     registry: RefCell<Registry>,
     initiators_changed: RefCell<Option<InitiatorsChanged>>,
     stopping: Notify,
@@ -53,12 +58,20 @@ struct Shared {
 }
 
 impl Portal {
-    /// A target for this unit, whose operations this volume carries out.
-    pub fn new(target: Target, unit: Rc<RefCell<LogicalUnit>>, volume: Rc<dyn Volume>) -> Self {
+    /// A target for this unit, whose operations this volume carries out and whose state this keeper
+    /// keeps.
+    pub fn new(
+        target: Target,
+        unit: Rc<RefCell<LogicalUnit>>,
+        volume: Rc<dyn Volume>,
+        keeper: Rc<dyn ReservationKeeper>,
+    ) -> Self {
         Self(Rc::new(Shared {
-            target: Rc::new(target),
+            target: RefCell::new(Rc::new(target)),
             unit,
             volume,
+            keeper,
+            sanitizing: Cell::new(false),
             registry: RefCell::default(),
             initiators_changed: RefCell::default(),
             stopping: Notify::new(),
@@ -73,6 +86,36 @@ impl Portal {
         *self.0.initiators_changed.borrow_mut() = Some(Box::new(changed));
     }
 
+    /// Who may log in from here on; everyone when `None`. Logins in progress end and begin anew,
+    /// sessions stay.
+    pub fn set_chap(&self, chap: Option<Chap>) {
+        let mut target = self.0.target.borrow_mut();
+        *target = Rc::new(Target {
+            chap,
+            ..Target::clone(&target)
+        });
+        self.0.registry.borrow().end_logins();
+    }
+
+    /// The volume has this size from here on: call it once the volume takes operations up to there.
+    /// Every session is told, goes on with what it has in flight, and may use the new blocks at once.
+    pub fn resize(&self, size: VolumeSize) {
+        self.0.unit.borrow_mut().set_size(size);
+        self.0.announce();
+    }
+
+    /// Whether the volume has a write cache from here on; what is in it is flushed when it has not.
+    pub fn set_write_cache(&self, write_cache: bool) {
+        self.0.unit.borrow_mut().set_write_cache(write_cache);
+        self.0.announce();
+        if !write_cache {
+            self.0
+                .volume
+                .submit(Operation::Flush, Completion::unheard());
+            self.0.volume.submitted();
+        }
+    }
+
     /// Initiators with a normal session whose commands may still be executed.
     pub fn initiators(&self) -> u32 {
         self.0.registry.borrow().initiators()
@@ -80,6 +123,8 @@ impl Portal {
 
     /// Accepts connections until [`Portal::stop`]. May be called for several listeners.
     pub async fn serve(&self, listener: TcpListener) {
+        // One that the engine before did not end.
+        self.0.sanitize();
         while !self.0.registry.borrow().is_stopping() {
             let accepted = tokio::select! {
                 () = self.0.stopping.notified() => break,
@@ -136,6 +181,25 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 impl Shared {
+    /// As it is now.
+    fn target(&self) -> Rc<Target> {
+        self.target.borrow().clone()
+    }
+
+    /// Has every session look whether the unit has something to tell it, if anything is new.
+    fn announce(&self) {
+        if self.unit.borrow_mut().take_news() {
+            self.registry.borrow().tell_sessions(Control::Announce);
+        }
+    }
+
+    /// Drives the sanitize operation, if there is one and nobody does.
+    fn sanitize(self: &Rc<Self>) {
+        if self.unit.borrow().is_sanitizing() && !self.sanitizing.replace(true) {
+            spawn_local(sanitize::run(self.clone()));
+        }
+    }
+
     fn now(&self) -> Moment {
         Moment::after_start(self.started.elapsed())
     }

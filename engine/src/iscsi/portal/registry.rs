@@ -29,10 +29,15 @@ pub(super) enum Control {
     Look,
     /// Ask the initiator to log out.
     RequestLogout(u16),
+    /// The unit may have something to tell the initiator.
+    Announce,
+    /// The sanitize operation has ended.
+    SanitizeOver,
 }
 
 /// The way to a connection. What is posted is bounded: a connection is ended once, asked to log
-/// out once, and told of a drain once per request that some session has in flight.
+/// out once, and told of a drain once per request that some session has in flight. Of the rest each
+/// waits at most once.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     posted: std::cell::RefCell<VecDeque<Control>>,
@@ -41,7 +46,15 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     fn post(&self, control: Control) {
-        self.posted.borrow_mut().push_back(control);
+        let mut posted = self.posted.borrow_mut();
+        let once = matches!(
+            control,
+            Control::Look | Control::Announce | Control::SanitizeOver
+        );
+        if once && posted.contains(&control) {
+            return;
+        }
+        posted.push_back(control);
         self.arrived.notify_one();
     }
 
@@ -306,6 +319,20 @@ impl Registry {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping
+    }
+
+    /// Tells all that are logged in.
+    pub(super) fn tell_sessions(&self, control: Control) {
+        for entry in self.entries.values().filter(|it| it.session.is_some()) {
+            entry.mailbox.post(control);
+        }
+    }
+
+    /// Ends the logins in progress: what they prove counts no more.
+    pub(super) fn end_logins(&self) {
+        for entry in self.entries.values().filter(|it| it.session.is_none()) {
+            entry.mailbox.post(Control::End(Ending::SecretsChanged));
+        }
     }
 
     /// Ends all.

@@ -15,12 +15,19 @@ pub trait Volume {
     /// Starts an operation; its outcome is given to `completion`, now or later, on this thread.
     fn submit(&self, operation: Operation, completion: Completion);
 
-    /// Makes the persistent reservations durable, so that they are there again after a restart;
-    /// answered with `Outcome::Done` or `Outcome::Failed` before the initiator gets its answer.
-    fn keep_reservations(&self, reservations: Bytes, completion: Completion);
-
     /// All that is ready has been submitted: what was collected may be sent.
     fn submitted(&self) {}
+}
+
+/// Keeps what the unit must know again after a restart, on whatever node: the persistent
+/// reservations, and a sanitize operation that has not ended.
+pub trait ReservationKeeper {
+    /// Makes the state durable in place of the one before, now or later, on this thread; `kept` is
+    /// answered with `Outcome::Done`, or with `Outcome::Failed` when it may not be there after a
+    /// restart: the change has no effect then, and the initiator is told. At most
+    /// [`crate::scsi::STATE_BYTES_MAX`] bytes; there is one at a time. Hand the last state that was
+    /// kept to [`crate::scsi::LogicalUnit::restore`] before serving.
+    fn keep(&self, state: Bytes, kept: Completion);
 }
 
 /// Where one operation's outcome goes. Dropped without an outcome it reports
@@ -38,6 +45,15 @@ impl Completion {
             queue: Some(queue),
             task,
             index,
+        }
+    }
+
+    /// Of an operation whose outcome concerns no command.
+    pub(super) fn unheard() -> Self {
+        Self {
+            queue: None,
+            task: TaskId(0),
+            index: 0,
         }
     }
 

@@ -9,15 +9,6 @@ use crate::scsi::{Request, Reset};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DrainId(pub u64);
 
-/// Which commands are to be aborted in all sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purge {
-    /// CLEAR TASK SET: the commands only.
-    TaskSet,
-    /// A reset of the device, too.
-    Reset(Reset),
-}
-
 /// What a session wants done.
 #[derive(Debug)]
 pub enum Action {
@@ -32,13 +23,13 @@ pub enum Action {
         /// The command.
         request: Request,
     },
-    /// Abort the commands of all sessions, this one's with [`super::Session::abort`]; when all have ended
-    /// call [`super::Session::purged`].
+    /// Reset the device and abort the commands of all sessions, this one's with
+    /// [`super::Session::abort`]; when all have ended call [`super::Session::purged`].
     Purge {
         /// Names the request that is to be answered.
         request: PurgeRequest,
-        /// What.
-        purge: Purge,
+        /// What is reset.
+        reset: Reset,
     },
     /// All commands that [`super::Session::abort`] named this for have ended.
     Drained(DrainId),
@@ -78,6 +69,9 @@ pub enum Ending {
     /// The same initiator port logged in anew.
     #[error("replaced by a new login of the same initiator port")]
     Reinstated,
+    /// Who may log in has changed since it began.
+    #[error("the secrets of the target were changed during the login")]
+    SecretsChanged,
     /// Room is made for newer logins.
     #[error("too many logins at a time")]
     Crowded,

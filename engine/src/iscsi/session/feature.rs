@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use super::management::Waits;
+use super::order::TaskSet;
 use super::task::{Stage, Task, TaskId};
 use super::text::Exchange;
 use super::{Action, Ending, Wire, takes_commands};
@@ -11,37 +12,38 @@ use crate::iscsi::limit;
 use crate::iscsi::login::{Established, Parameters, SessionKind, Target};
 use crate::iscsi::pdu::{
     CommandPdu, DataOut, Digests, Header, LogoutReason, LogoutRequest, LogoutResponse, NopIn,
-    NopOut, Order, ReadyToTransfer, RejectReason, RequestPdu, Tag, TransferTag,
+    NopOut, Order, RejectReason, RequestPdu, Tag, TransferTag,
 };
 use crate::iscsi::transfer::TransferFault;
 use crate::iscsi::window::{Arrival, Window};
-use crate::scsi::{Done, NexusId, Request};
+use crate::scsi::{Attribute, Done, NexusId};
 
 /// A logged-in session.
 #[derive(Debug)]
 pub(super) struct Feature {
     pub(super) target: Rc<Target>,
     pub(super) kind: SessionKind,
-    nexus: NexusId,
+    pub(super) nexus: NexusId,
     connection: u16,
     pub(super) parameters: Parameters,
-    pub(super) window: Window<Turn>,
+    pub(super) window: Window<Due>,
     pub(super) tasks: BTreeMap<TaskId, Task>,
     /// The commands that the initiator can still name.
     pub(super) tags: BTreeMap<Tag, TaskId>,
     /// Those whose turn has come, but not their memory.
-    waiting: VecDeque<TaskId>,
+    pub(super) waiting: VecDeque<TaskId>,
     /// What admitted commands may take.
-    admitted_bytes: u64,
+    pub(super) admitted_bytes: u64,
     next_task: u64,
     pub(super) next_transfer: u32,
     pub(super) exchange: Exchange,
     pub(super) waits: Waits,
+    pub(super) set: TaskSet,
 }
 
 /// What waits for its turn in the order of command numbers.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum Due {
     Task(TaskId),
     Other(RequestPdu, Header),
     /// It was answered before its turn; only its number is left to be given back.
@@ -65,11 +67,16 @@ impl Feature {
             next_transfer: 0,
             exchange: Exchange::default(),
             waits: Waits::default(),
+            set: TaskSet::default(),
         }
     }
 
     pub(super) fn digests(&self) -> Digests {
         self.parameters.digests
+    }
+
+    pub(super) fn normal_nexus(&self) -> Option<NexusId> {
+        takes_commands(self.kind).then_some(self.nexus)
     }
 
     pub(super) fn wants(&self, task: TaskId) -> bool {
@@ -95,7 +102,7 @@ impl Feature {
         }
         let turn = match request {
             RequestPdu::Command(command) => self.enlist(command, header, wire),
-            other => Turn::Other(other, header),
+            other => Due::Other(other, header),
         };
         if order.immediate {
             return self.take_turn(turn, wire, actions);
@@ -127,7 +134,7 @@ impl Feature {
     }
 
     /// Takes a command's PDU into the table, whatever its turn.
-    fn enlist(&mut self, pdu: CommandPdu, header: Header, wire: &mut Wire<'_>) -> Turn {
+    fn enlist(&mut self, pdu: CommandPdu, header: Header, wire: &mut Wire<'_>) -> Due {
         let immediates = self.tasks.values().filter(|task| task.immediate).count();
         let refusal = if !takes_commands(self.kind) {
             Some(RejectReason::CommandNotSupported)
@@ -140,37 +147,41 @@ impl Feature {
         };
         if let Some(reason) = refusal {
             self.reject(reason, header, wire);
-            return Turn::Answered(pdu.order);
+            return Due::Answered(pdu.order);
         }
         let order = pdu.order;
         let (task, result) = Task::begin(pdu, &self.parameters.rules);
         if let Err(fault) = result {
             self.answer_fault(&task, fault, wire);
-            return Turn::Answered(order);
+            return Due::Answered(order);
         }
         let id = TaskId(self.next_task);
         self.next_task += 1;
         self.tags.insert(task.tag, id);
         self.tasks.insert(id, task);
-        Turn::Task(id)
+        Due::Task(id)
     }
 
     fn take_turn(
         &mut self,
-        turn: Turn,
+        turn: Due,
         wire: &mut Wire<'_>,
         actions: &mut Vec<Action>,
     ) -> Option<Ending> {
         match turn {
-            Turn::Answered(order) => self.end_turn(order.immediate),
-            Turn::Task(id) => {
+            Due::Answered(order) => self.end_turn(order.immediate),
+            Due::Task(id) => {
                 if let Some(task) = self.tasks.get_mut(&id) {
-                    task.released = true;
+                    let attribute = match task.goes_first() {
+                        true => Attribute::Simple,
+                        false => task.attribute,
+                    };
+                    task.turn = Some(self.set.enter(attribute));
                     self.waiting.push_back(id);
                     self.pump(wire, actions);
                 }
             }
-            Turn::Other(request, header) => return self.execute(request, header, wire, actions),
+            Due::Other(request, header) => return self.execute(request, header, wire, actions),
         }
         None
     }
@@ -261,63 +272,6 @@ impl Feature {
         }
     }
 
-    /// Admits the commands whose memory there is now, in their order.
-    pub(super) fn pump(&mut self, wire: &mut Wire<'_>, actions: &mut Vec<Action>) {
-        while let Some(&id) = self.waiting.front() {
-            if let Some(task) = self.tasks.get_mut(&id) {
-                let taken = self.admitted_bytes + wire.output.bytes();
-                if taken + task.cost() > limit::SESSION_BYTES {
-                    return;
-                }
-                self.admitted_bytes += task.cost();
-                task.admitted = true;
-            }
-            self.waiting.pop_front();
-            self.advance(id, wire, actions);
-        }
-    }
-
-    /// Asks for a command's data, or executes it when all is there.
-    fn advance(&mut self, id: TaskId, wire: &mut Wire<'_>, actions: &mut Vec<Action>) {
-        let rules = self.parameters.rules;
-        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.admitted) else {
-            return;
-        };
-        let Stage::Gathering(gather) = &mut task.stage else {
-            return;
-        };
-        if gather.is_complete() {
-            task.r2ts = gather.r2ts();
-            if let Stage::Gathering(gather) = std::mem::replace(&mut task.stage, Stage::Executing) {
-                let request = Request {
-                    nexus: self.nexus,
-                    lun: task.lun,
-                    cdb: task.cdb,
-                    data_out: gather.into_data(),
-                    expected_bytes: task.expected_bytes,
-                };
-                actions.push(Action::Execute { task: id, request });
-            }
-            return;
-        }
-        let (tag, lun) = (task.tag, task.lun);
-        let mut asked = Vec::new();
-        while let Some(wanted) = gather.ask(&rules, TransferTag(self.next_transfer)) {
-            asked.push(ReadyToTransfer {
-                tag,
-                lun,
-                transfer: TransferTag(self.next_transfer),
-                number: wanted.number,
-                offset: wanted.offset,
-                bytes: wanted.bytes,
-            });
-            self.next_transfer = next_transfer(self.next_transfer);
-        }
-        for r2t in asked {
-            self.send_current(wire, r2t.pdu());
-        }
-    }
-
     pub(super) fn finish(
         &mut self,
         id: TaskId,
@@ -347,6 +301,9 @@ impl Feature {
         let task = self.tasks.remove(&id)?;
         if self.tags.get(&task.tag) == Some(&id) {
             self.tags.remove(&task.tag);
+        }
+        if let Some(turn) = task.turn {
+            self.set.leave(turn, id);
         }
         if task.admitted {
             self.admitted_bytes = self.admitted_bytes.saturating_sub(task.cost());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::feature::Feature;
 use super::task::{Stage, TaskId};
-use super::{Action, DrainId, Purge, PurgeRequest, Wire};
+use super::{Action, DrainId, PurgeRequest, Wire};
 use crate::iscsi::limit;
 use crate::iscsi::pdu::{
     Header, RejectReason, Tag, TaskFunction, TaskManagement, TaskResponse, TaskResponseCode,
@@ -81,17 +81,15 @@ impl Feature {
             return self.send(wire, response.pdu());
         }
         match request.function {
-            TaskFunction::AbortTaskSet => self.abort_task_set(request, wire, actions),
+            // Each session has a task set of its own.
+            TaskFunction::AbortTaskSet | TaskFunction::ClearTaskSet => {
+                self.abort_task_set(request, wire, actions);
+            }
             TaskFunction::UnitReset => {
-                self.purge(request, Purge::Reset(Reset::LogicalUnit), actions)
+                self.purge(request, Reset::LogicalUnit, actions);
             }
-            TaskFunction::TargetWarmReset => {
-                self.purge(request, Purge::Reset(Reset::TargetWarm), actions);
-            }
-            TaskFunction::TargetColdReset => {
-                self.purge(request, Purge::Reset(Reset::TargetCold), actions);
-            }
-            _ => self.purge(request, Purge::TaskSet, actions),
+            TaskFunction::TargetWarmReset => self.purge(request, Reset::TargetWarm, actions),
+            _ => self.purge(request, Reset::TargetCold, actions),
         }
     }
 
@@ -134,17 +132,18 @@ impl Feature {
             immediate: request.order.immediate,
         };
         self.wait(tasks, then, wire, actions);
+        self.pump(wire, actions);
     }
 
-    fn purge(&mut self, request: &TaskManagement, purge: Purge, actions: &mut Vec<Action>) {
+    fn purge(&mut self, request: &TaskManagement, reset: Reset, actions: &mut Vec<Action>) {
         self.waits.purges += 1;
         actions.push(Action::Purge {
             request: PurgeRequest {
                 tag: request.tag,
                 immediate: request.order.immediate,
-                closes: purge == Purge::Reset(Reset::TargetCold),
+                closes: reset == Reset::TargetCold,
             },
-            purge,
+            reset,
         });
     }
 
@@ -217,7 +216,7 @@ impl Feature {
         let released = self
             .tasks
             .iter()
-            .filter(|(id, task)| task.released && Some(**id) != but);
+            .filter(|(id, task)| task.turn.is_some() && Some(**id) != but);
         let ids: Vec<TaskId> = released.map(|(&id, _)| id).collect();
         ids.into_iter()
             .filter_map(|id| self.abort_one(id))
@@ -227,7 +226,7 @@ impl Feature {
     /// Aborts a command. It is returned when it executes and is to be waited for.
     fn abort_one(&mut self, id: TaskId) -> Option<TaskId> {
         let task = self.tasks.get_mut(&id)?;
-        if matches!(task.stage, Stage::Gathering(_)) {
+        if matches!(task.stage, Stage::Gathering(_) | Stage::Dormant(_)) {
             self.remove(id);
             return None;
         }

@@ -11,10 +11,12 @@
 //! answered when its last operation has ended.
 
 mod action;
+mod admission;
 mod answer;
 mod feature;
 mod liveness;
 mod management;
+mod order;
 mod sending;
 mod task;
 mod text;
@@ -31,7 +33,7 @@ use super::pdu::{
 use super::sequence::Serial;
 use crate::scsi::{Done, NexusId};
 use crate::volume::Moment;
-pub use action::{Action, DrainId, Ending, Purge, PurgeRequest};
+pub use action::{Action, DrainId, Ending, PurgeRequest};
 use feature::Feature;
 use liveness::Liveness;
 pub use task::TaskId;
@@ -212,8 +214,34 @@ impl Session {
         }
     }
 
-    /// Ends the session for a reason of the target's.
+    /// Tells the initiator of a unit attention that waits for it (RFC 7143 §11.9.1, event 0).
+    pub fn announce(&mut self, sense: &[u8]) {
+        if let Phase::Feature(feature) = &self.phase {
+            let mut wire = wire(&mut self.output, &mut self.status);
+            feature.send(&mut wire, AsyncMessage::ScsiEvent { sense }.pdu());
+        }
+    }
+
+    /// The nexus of a normal session in full feature phase.
+    pub fn nexus(&self) -> Option<NexusId> {
+        match &self.phase {
+            Phase::Feature(feature) => feature.normal_nexus(),
+            _ => None,
+        }
+    }
+
+    /// Ends the session for a reason of the target's; the initiator is told when it may come back.
     pub fn end(&mut self, ending: Ending, actions: &mut Vec<Action>) {
+        if let Phase::Feature(feature) = &self.phase
+            && matches!(ending, Ending::Stopped | Ending::Reset)
+        {
+            let dropped = AsyncMessage::SessionDropped {
+                wait_s: 0,
+                retain_s: 0,
+            };
+            let mut wire = wire(&mut self.output, &mut self.status);
+            feature.send(&mut wire, dropped.pdu());
+        }
         self.close(ending, actions);
     }
 

@@ -1,8 +1,11 @@
 //! One SCSI command between its PDU and its answer.
 
+use bytes::Bytes;
+
+use super::order::Turn;
 use crate::iscsi::pdu::{CommandPdu, Residual, Tag};
 use crate::iscsi::transfer::{Gather, Rules, TransferFault};
-use crate::scsi;
+use crate::scsi::{self, Attribute};
 
 /// Names a command as long as it lives; never used again in its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +16,8 @@ pub struct TaskId(pub u64);
 pub(super) enum Stage {
     /// Its data is on its way, or it waits for its turn or for memory.
     Gathering(Gather),
+    /// All its data is here; others have to end first.
+    Dormant(Bytes),
     /// SCSI has it.
     Executing,
     /// SCSI has it, and nobody wants its answer.
@@ -30,8 +35,9 @@ pub(super) struct Task {
     pub(super) expected_bytes: u32,
     wanted_bytes: u32,
     pub(super) stage: Stage,
+    pub(super) attribute: Attribute,
     /// Its turn has come.
-    pub(super) released: bool,
+    pub(super) turn: Option<Turn>,
     /// Memory has been set aside for it.
     pub(super) admitted: bool,
     pub(super) r2ts: u32,
@@ -64,11 +70,17 @@ impl Task {
             expected_bytes: pdu.expected_bytes,
             wanted_bytes,
             stage,
-            released: false,
+            attribute: pdu.attribute,
+            turn: None,
             admitted: false,
             r2ts: 0,
         };
         (task, result)
+    }
+
+    /// Whether it goes before others and holds none up.
+    pub(super) fn goes_first(&self) -> bool {
+        scsi::goes_first(&self.cdb)
     }
 
     /// The memory that it may take: its data, one way or the other.

@@ -24,7 +24,7 @@ impl ActiveTask {
 
 impl Mirror {
     /// The task for which everything is drained, flushed and held.
-    pub(in crate::mirror) fn held_task(&self) -> Option<TaskId> {
+    pub(crate) fn held_task(&self) -> Option<TaskId> {
         let active = self.task.as_ref()?;
         matches!(active.stage, TaskStage::Holding).then_some(active.task.id)
     }

@@ -10,6 +10,7 @@ pub(super) mod sync;
 pub(super) mod unmap;
 pub(super) mod verify;
 pub(super) mod write;
+pub(super) mod write_atomic;
 pub(super) mod write_same;
 
 use ankole_proto::{Extent, VolumeSize};
@@ -63,11 +64,11 @@ pub(super) fn resume(after: After, outcomes: Vec<Outcome>) -> Handled {
             all_done(&outcomes)?;
             Ok(repeat.next())
         }
-        After::Status {
-            extent,
-            allocation_bytes,
-        } => provisioning::report(extent, &single_data(outcomes)?, allocation_bytes),
-        After::Copy(_) => Ok(Step::Good),
+        After::Status(scan) => {
+            all_done(&outcomes)?;
+            scan.resume(outcomes)
+        }
+        After::Copy(_) | After::Sanitized => Ok(Step::Good),
     }
 }
 

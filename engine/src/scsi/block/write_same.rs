@@ -21,13 +21,17 @@ const NDOB_BIT: u8 = 0;
 /// unmapped reads as zeros (LBPRZ=1), else a zeroing. Any other pattern is written; UNMAP is only
 /// leave to unmap, and a pattern other than zero could not be read back then.
 ///
-/// No blocks at all would mean "to the end"; WSNZ in VPD page B0 says that this is refused.
+/// No blocks at all mean "to the end" (WSNZ=0 in VPD page B0), which must not be too far, either.
 pub(in crate::scsi) fn write_same(unit: &mut LogicalUnit, task: &Task) -> Handled {
-    let blocks = task.cdb.blocks();
-    let extent = extent_in(unit.size, blocks)?;
-    if blocks.count == 0 || blocks.count > u64::from(WRITE_SAME_BLOCKS_MAX) {
+    let mut blocks = task.cdb.blocks();
+    extent_in(unit.size, blocks)?;
+    if blocks.count == 0 {
+        blocks.count = unit.size.sectors() - blocks.lba;
+    }
+    if blocks.count > u64::from(WRITE_SAME_BLOCKS_MAX) {
         return Err(Sense::invalid_cdb(task.cdb.count_at()).into());
     }
+    let extent = extent_in(unit.size, blocks)?;
     let fua = unit.mode.writes_through();
     let block = if has_no_data(&task.cdb) {
         None

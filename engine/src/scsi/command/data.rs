@@ -34,6 +34,11 @@ pub(super) fn compare_and_write(cdb: &Cdb) -> u64 {
     2 * SECTOR_BYTES * u64::from(cdb.u8(13))
 }
 
+/// TRANSFER LENGTH in bytes 12 and 13: WRITE ATOMIC (16).
+pub(super) fn atomic_blocks(cdb: &Cdb) -> u64 {
+    SECTOR_BYTES * u64::from(cdb.u16(12))
+}
+
 /// PARAMETER LIST LENGTH in byte 4.
 pub(super) fn list_4(cdb: &Cdb) -> u64 {
     u64::from(cdb.u8(4))

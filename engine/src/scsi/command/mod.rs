@@ -6,6 +6,7 @@ mod table;
 
 use super::cdb::Cdb;
 use super::handle::{Handled, Task};
+use super::primary;
 use super::sense::{AdditionalSense, Sense};
 use super::unit::LogicalUnit;
 pub(super) use table::TABLE;
@@ -146,4 +147,12 @@ pub fn data_out_bytes(cdb: &[u8; 16]) -> u32 {
         Ok(bytes) if bytes <= super::TRANSFER_BYTES_MAX => bytes,
         _ => 0,
     }
+}
+
+/// Whether the command goes before others and holds none up, whatever its task attribute: those that
+/// tell of the unit (SAM-5 8.6.1 lets them), and SANITIZE (SBC-4 5.36), which others do not wait for but
+/// are refused by.
+pub fn goes_first(cdb: &[u8; 16]) -> bool {
+    let cdb = Cdb::new(*cdb);
+    primary::is_exempt_from_attention(&cdb) || cdb.opcode() == primary::SANITIZE
 }

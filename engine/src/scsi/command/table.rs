@@ -4,12 +4,13 @@
 
 use super::{Access, Command, data};
 use crate::scsi::block::{
-    capacity, compare, orwrite, provisioning, read, sync, unmap, verify, write, write_same,
+    capacity, compare, orwrite, provisioning, read, sync, unmap, verify, write, write_atomic,
+    write_same,
 };
-use crate::scsi::{copy, inquiry, mode, opcodes, primary, reservation};
+use crate::scsi::{copy, inquiry, mode, opcodes, primary, reservation, sanitize};
 
 #[rustfmt::skip]
-pub(in crate::scsi) const TABLE: [Command; 57] = [
+pub(in crate::scsi) const TABLE: [Command; 61] = [
     // TEST UNIT READY
     Command::new([0x00, 0x00, 0x00, 0x00, 0x00, 0x00], Access::Always, data::none, primary::test_unit_ready),
     // REQUEST SENSE
@@ -52,6 +53,12 @@ pub(in crate::scsi) const TABLE: [Command; 57] = [
     Command::new([0x41, 0x08, 0xff, 0xff, 0xff, 0xff, 0x1f, 0xff, 0xff, 0x00], Access::Writing, data::one_block, write_same::write_same),
     // UNMAP
     Command::new([0x42, 0x00, 0x00, 0x00, 0x00, 0x00, 0x1f, 0xff, 0xff, 0x00], Access::Writing, data::list_7, unmap::unmap),
+    // SANITIZE, OVERWRITE
+    Command::new([0x48, 0xa0, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00], Access::Writing, data::list_7, sanitize::overwrite).action(0x01),
+    // SANITIZE, BLOCK ERASE
+    Command::new([0x48, 0xa0, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00], Access::Writing, data::none, sanitize::block_erase).action(0x02),
+    // SANITIZE, EXIT FAILURE MODE
+    Command::new([0x48, 0xa0, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00], Access::Writing, data::none, sanitize::exit_failure_mode).action(0x1f),
     // MODE SELECT (10)
     Command::new([0x55, 0x11, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00], Access::Changing, data::list_7, mode::mode_select),
     // RESERVE (10)
@@ -106,6 +113,8 @@ pub(in crate::scsi) const TABLE: [Command; 57] = [
     Command::new([0x91, 0x02, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0x00], Access::Changing, data::none, sync::synchronize_cache),
     // WRITE SAME (16)
     Command::new([0x93, 0x09, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0x00], Access::Writing, data::one_block_unless_ndob, write_same::write_same),
+    // WRITE ATOMIC (16)
+    Command::new([0x9c, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0xff, 0xff, 0x1f, 0x00], Access::Writing, data::atomic_blocks, write_atomic::write_atomic),
     // READ CAPACITY (16)
     Command::new([0x9e, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00], Access::Always, data::none, capacity::read_capacity_16).action(0x10),
     // GET LBA STATUS

@@ -5,9 +5,11 @@
 //! A copy goes a bounded piece at a time: read, then write what was read. Ranges that overlap are
 //! copied in ascending order, as SPC-4 6.4.6.3 leaves open.
 
+mod page;
 mod parameters;
 mod results;
 
+pub(super) use page::third_party_copy_page;
 pub(super) use results::{copy_status, operating_parameters};
 
 use std::collections::VecDeque;

@@ -1,4 +1,5 @@
-//! INQUIRY (SPC-4 6.6): the standard data and the vital product data pages 00, 80, 83, B0, B1, B2.
+//! INQUIRY (SPC-4 6.6): the standard data and the vital product data pages 00, 80, 83, 86, 8F, B0,
+//! B1, B2.
 
 mod vpd;
 

@@ -6,19 +6,25 @@ use crate::scsi::TRANSFER_BYTES_MAX;
 use crate::scsi::block::capacity::{PHYSICAL_EXPONENT, SECTOR_BYTES_32};
 use crate::scsi::block::compare::COMPARE_BLOCKS_MAX;
 use crate::scsi::block::unmap::{UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX};
+use crate::scsi::block::write_atomic::ATOMIC_BLOCKS;
 use crate::scsi::block::write_same::WRITE_SAME_BLOCKS_MAX;
+use crate::scsi::copy;
 use crate::scsi::identity::Identity;
 
 const SUPPORTED_PAGES: u8 = 0x00;
 const SERIAL_NUMBER: u8 = 0x80;
 const IDENTIFICATION: u8 = 0x83;
+const EXTENDED: u8 = 0x86;
+const THIRD_PARTY_COPY: u8 = 0x8f;
 const BLOCK_LIMITS: u8 = 0xb0;
 const CHARACTERISTICS: u8 = 0xb1;
 const PROVISIONING: u8 = 0xb2;
-const PAGES: [u8; 6] = [
+const PAGES: [u8; 8] = [
     SUPPORTED_PAGES,
     SERIAL_NUMBER,
     IDENTIFICATION,
+    EXTENDED,
+    THIRD_PARTY_COPY,
     BLOCK_LIMITS,
     CHARACTERISTICS,
     PROVISIONING,
@@ -33,6 +39,8 @@ pub(super) fn page(identity: &Identity, code: u8) -> Option<Bytes> {
         SUPPORTED_PAGES => BytesMut::from(&PAGES[..]),
         SERIAL_NUMBER => BytesMut::from(identity.serial().as_bytes()),
         IDENTIFICATION => identification(identity),
+        EXTENDED => extended(),
+        THIRD_PARTY_COPY => copy::third_party_copy_page(),
         BLOCK_LIMITS => block_limits(),
         CHARACTERISTICS => characteristics(),
         PROVISIONING => provisioning(),
@@ -130,19 +138,35 @@ fn identification(identity: &Identity) -> BytesMut {
     out
 }
 
-/// The block limits page (SBC-3 6.6.4). All are enforced.
+/// The extended INQUIRY data page (SPC-4 7.8.7): the task attributes, and that there is a cache that
+/// can be lost.
+fn extended() -> BytesMut {
+    const BYTES: usize = 0x3c;
+    const HEAD_OF_QUEUE: u8 = 0x04;
+    const ORDERED: u8 = 0x02;
+    const SIMPLE: u8 = 0x01;
+    const VOLATILE_CACHE: u8 = 0x01;
+    let mut out = BytesMut::with_capacity(BYTES);
+    out.put_slice(&[0, HEAD_OF_QUEUE | ORDERED | SIMPLE, VOLATILE_CACHE]);
+    out.put_bytes(0, BYTES - out.len());
+    out
+}
+
+/// The block limits page (SBC-4 6.6.4). All are enforced.
 ///
 /// ```text
-///  0  WSNZ                          12  maximum prefetch, 0: none told
-///  1  maximum compare and write     16  maximum unmap blocks
-///  2  optimal transfer granularity  20  maximum unmap descriptors
-///  4  maximum transfer              24  optimal unmap granularity
-///  8  optimal transfer              28  unmap alignment, UGAVALID in bit 31
-///                                   32  u64 maximum write same, then zeros to 60
+///  0  WSNZ = 0                      20  maximum unmap descriptors
+///  1  maximum compare and write     24  optimal unmap granularity
+///  2  optimal transfer granularity  28  unmap alignment, UGAVALID in bit 31
+///  4  maximum transfer              32  u64 maximum write same
+///  8  optimal transfer              40  maximum atomic transfer
+/// 12  maximum prefetch, 0: none     44  atomic alignment
+/// 16  maximum unmap blocks          48  atomic granularity
+///                                   52  with boundary, 56 boundary: 0, there are none
 /// ```
 fn block_limits() -> BytesMut {
     const BYTES: usize = 0x3c;
-    const WRITE_SAME_NON_ZERO: u8 = 1;
+    const WRITE_SAME_NON_ZERO: u8 = 0;
     const OPTIMAL_TRANSFER_BYTES: u32 = 1 << 20;
     const UNMAP_ALIGNMENT_VALID: u32 = 1 << 31;
     let mut out = BytesMut::with_capacity(BYTES);
@@ -156,16 +180,22 @@ fn block_limits() -> BytesMut {
     out.put_u32(1 << PHYSICAL_EXPONENT);
     out.put_u32(UNMAP_ALIGNMENT_VALID);
     out.put_u64(u64::from(WRITE_SAME_BLOCKS_MAX));
+    for _maximum_alignment_granularity in 0..3 {
+        out.put_u32(ATOMIC_BLOCKS);
+    }
     out.put_bytes(0, BYTES - out.len());
     out
 }
 
-/// The block device characteristics page (SBC-3 6.6.3): nothing rotates.
+/// The block device characteristics page (SBC-4 6.6.3): nothing rotates; what was erased can be read.
 fn characteristics() -> BytesMut {
     const BYTES: usize = 0x3c;
     const NON_ROTATING: u16 = 1;
+    /// WABEREQ=01b.
+    const ERASED_READS_WELL: u8 = 0x40;
     let mut out = BytesMut::with_capacity(BYTES);
     out.put_u16(NON_ROTATING);
+    out.put_slice(&[0, ERASED_READS_WELL]);
     out.put_bytes(0, BYTES - out.len());
     out
 }

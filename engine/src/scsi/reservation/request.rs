@@ -1,7 +1,8 @@
 //! PERSISTENT RESERVE OUT (SPC-4 6.16).
 
+use super::change::ReservationChange;
 use super::state::{Held, Kind, Registration, Reservations};
-use crate::scsi::handle::{Handled, Refusal, Step, Task};
+use crate::scsi::handle::{Change, Handled, Refusal, Step, Task};
 use crate::scsi::nexus::{InitiatorPort, NexusId};
 use crate::scsi::sense::{AdditionalSense, Sense};
 use crate::scsi::unit::LogicalUnit;
@@ -79,25 +80,8 @@ fn kind(task: &Task) -> Result<Kind, Refusal> {
     Kind::from_code(scope_and_type).ok_or(Sense::invalid_cdb(2).into())
 }
 
-fn changed(unit: &LogicalUnit, abort: Vec<NexusId>) -> Handled {
-    Ok(Step::Reserved {
-        abort,
-        state: unit.reservations.export(),
-    })
-}
-
-/// Tells the sessions of these ports, but not the one that asked.
-fn attend(
-    unit: &mut LogicalUnit,
-    asking: NexusId,
-    ports: &[InitiatorPort],
-    attention: AdditionalSense,
-) {
-    for (id, nexus) in &mut unit.nexuses {
-        if *id != asking && ports.contains(&nexus.port) {
-            nexus.attend(attention);
-        }
-    }
+fn changed(change: ReservationChange) -> Handled {
+    Ok(Step::Keep(Change::Reservations(Box::new(change))))
 }
 
 impl Reservations {
@@ -145,36 +129,37 @@ pub(in crate::scsi) fn register_and_ignore(unit: &mut LogicalUnit, task: &Task) 
     set_key(unit, task.nexus, parameters)
 }
 
-fn set_key(unit: &mut LogicalUnit, asking: NexusId, parameters: Parameters) -> Handled {
+fn set_key(unit: &LogicalUnit, asking: NexusId, parameters: Parameters) -> Handled {
     let Parameters {
         port, action_key, ..
     } = parameters;
-    let reservations = &mut unit.reservations;
-    let place = reservations
-        .registrations
-        .iter()
-        .position(|entry| entry.port == port);
-    match (place, action_key) {
+    let mut change = ReservationChange::of(unit);
+    let registrations = &mut change.reservations.registrations;
+    let place = registrations.iter().position(|entry| entry.port == port);
+    match (
+        place.map(|place| (place, &mut registrations[place])),
+        action_key,
+    ) {
         (None, 0) => return Ok(Step::Good),
-        (Some(place), 0) => unregister(unit, asking, place),
-        (Some(place), key) => reservations.registrations[place].key = key,
+        (Some((place, _)), 0) => unregister(&mut change, unit, asking, place),
+        (Some((_, entry)), key) => entry.key = key,
         (None, key) => {
-            if reservations.registrations.len() >= Reservations::REGISTRATIONS_MAX {
+            registrations.push(Registration { port, key });
+            if !change.reservations.fits() {
                 return Err(
                     Sense::illegal(AdditionalSense::INSUFFICIENT_REGISTRATION_RESOURCES).into(),
                 );
             }
-            reservations.registrations.push(Registration { port, key });
         }
     }
-    unit.reservations.kept_through_power_loss = parameters.keep_through_power_loss;
-    unit.reservations.next_generation();
-    changed(unit, Vec::new())
+    change.reservations.kept_through_power_loss = parameters.keep_through_power_loss;
+    change.reservations.next_generation();
+    changed(change)
 }
 
 /// A registrant leaves; what it alone held is released (SPC-4 5.13.11.2).
-fn unregister(unit: &mut LogicalUnit, asking: NexusId, place: usize) {
-    let reservations = &mut unit.reservations;
+fn unregister(change: &mut ReservationChange, unit: &LogicalUnit, asking: NexusId, place: usize) {
+    let reservations = &mut change.reservations;
     let gone = reservations.registrations.remove(place);
     let Some(held) = &reservations.held else {
         return;
@@ -189,7 +174,7 @@ fn unregister(unit: &mut LogicalUnit, asking: NexusId, place: usize) {
         reservations.held = None;
         if kind.admits_registrants() {
             let ports = reservations.ports();
-            attend(unit, asking, &ports, AdditionalSense::RESERVATIONS_RELEASED);
+            change.attend(unit, asking, &ports, AdditionalSense::RESERVATIONS_RELEASED);
         }
     }
 }
@@ -200,8 +185,9 @@ pub(in crate::scsi) fn reserve(unit: &mut LogicalUnit, task: &Task) -> Handled {
     let kind = kind(task)?;
     match &unit.reservations.held {
         None => {
-            unit.reservations.held = Some(Held { kind, port });
-            changed(unit, Vec::new())
+            let mut change = ReservationChange::of(unit);
+            change.reservations.held = Some(Held { kind, port });
+            changed(change)
         }
         Some(held) if held.kind == kind && unit.reservations.is_holder(&port) => Ok(Step::Good),
         Some(_) => Err(Refusal::CONFLICT),
@@ -221,59 +207,57 @@ pub(in crate::scsi) fn release(unit: &mut LogicalUnit, task: &Task) -> Handled {
     if task.cdb.u8(2) != held_kind as u8 {
         return Err(Sense::illegal(AdditionalSense::INVALID_RELEASE).into());
     }
-    unit.reservations.held = None;
+    let mut change = ReservationChange::of(unit);
+    change.reservations.held = None;
     if held_kind.admits_registrants() {
-        let ports = unit.reservations.ports();
-        attend(
-            unit,
-            task.nexus,
-            &ports,
-            AdditionalSense::RESERVATIONS_RELEASED,
-        );
+        let ports = change.reservations.ports();
+        let released = AdditionalSense::RESERVATIONS_RELEASED;
+        change.attend(unit, task.nexus, &ports, released);
     }
-    changed(unit, Vec::new())
+    changed(change)
 }
 
 /// CLEAR.
 pub(in crate::scsi) fn clear(unit: &mut LogicalUnit, task: &Task) -> Handled {
     Parameters::of_registrant(unit, task)?;
-    let ports = unit.reservations.ports();
-    attend(
-        unit,
-        task.nexus,
-        &ports,
-        AdditionalSense::RESERVATIONS_PREEMPTED,
-    );
-    unit.reservations.held = None;
-    unit.reservations.registrations.clear();
-    unit.reservations.next_generation();
-    changed(unit, Vec::new())
+    let mut change = ReservationChange::of(unit);
+    let ports = change.reservations.ports();
+    let preempted = AdditionalSense::RESERVATIONS_PREEMPTED;
+    change.attend(unit, task.nexus, &ports, preempted);
+    change.reservations.held = None;
+    change.reservations.registrations.clear();
+    change.reservations.next_generation();
+    changed(change)
 }
 
 /// PREEMPT.
 pub(in crate::scsi) fn preempt(unit: &mut LogicalUnit, task: &Task) -> Handled {
-    take_over(unit, task)?;
-    changed(unit, Vec::new())
+    let (change, _) = take_over(unit, task)?;
+    changed(change)
 }
 
 /// PREEMPT AND ABORT: and the commands of those preempted are aborted.
 pub(in crate::scsi) fn preempt_and_abort(unit: &mut LogicalUnit, task: &Task) -> Handled {
-    let removed = take_over(unit, task)?;
-    let abort = unit
+    let (mut change, removed) = take_over(unit, task)?;
+    change.abort = unit
         .nexuses
         .iter()
         .filter(|(id, nexus)| **id != task.nexus && removed.contains(&nexus.port))
         .map(|(id, _)| *id)
         .collect();
-    changed(unit, abort)
+    changed(change)
 }
 
 /// Removes the registrations of the service action key and, when that was the holder's, takes the
 /// reservation over (SPC-4 5.13.11.4). Tells who was removed.
-fn take_over(unit: &mut LogicalUnit, task: &Task) -> Result<Vec<InitiatorPort>, Refusal> {
+fn take_over(
+    unit: &LogicalUnit,
+    task: &Task,
+) -> Result<(ReservationChange, Vec<InitiatorPort>), Refusal> {
     let parameters = Parameters::of_registrant(unit, task)?;
     let (port, key) = (parameters.port, parameters.action_key);
-    let reservations = &mut unit.reservations;
+    let mut change = ReservationChange::of(unit);
+    let reservations = &mut change.reservations;
     let held = reservations.held.clone();
     let of_all = held.as_ref().is_some_and(|held| held.kind.is_of_all());
     if key == 0 && !of_all {
@@ -298,19 +282,11 @@ fn take_over(unit: &mut LogicalUnit, task: &Task) -> Result<Vec<InitiatorPort>, 
     if let Some(kind) = taken {
         reservations.held = Some(Held { kind, port });
     }
-    attend(
-        unit,
-        task.nexus,
-        &removed,
-        AdditionalSense::REGISTRATIONS_PREEMPTED,
-    );
+    let preempted = AdditionalSense::REGISTRATIONS_PREEMPTED;
+    change.attend(unit, task.nexus, &removed, preempted);
     if taken.is_some_and(|kind| held.is_some_and(|held| held.kind != kind)) {
-        attend(
-            unit,
-            task.nexus,
-            &left,
-            AdditionalSense::RESERVATIONS_RELEASED,
-        );
+        let released = AdditionalSense::RESERVATIONS_RELEASED;
+        change.attend(unit, task.nexus, &left, released);
     }
-    Ok(removed)
+    Ok((change, removed))
 }

@@ -64,7 +64,7 @@ pub(super) struct Held {
 }
 
 /// All reservations of the logical unit.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::scsi) struct Reservations {
     pub(super) registrations: Vec<Registration>,
     pub(super) held: Option<Held>,
@@ -78,6 +78,22 @@ pub(in crate::scsi) struct Reservations {
 impl Reservations {
     /// The most registrations (INV-12).
     pub(super) const REGISTRATIONS_MAX: usize = 128;
+
+    /// The most bytes of the registrations when they are stored: with what else is kept they stay
+    /// below [`crate::scsi::STATE_BYTES_MAX`].
+    const STORED_BYTES_MAX: usize = 15 << 10;
+
+    /// Whether there are no more registrations than are kept.
+    pub(super) fn fits(&self) -> bool {
+        self.registrations.len() <= Self::REGISTRATIONS_MAX
+            && super::stored::bytes(self) <= Self::STORED_BYTES_MAX
+    }
+
+    /// Another persistent state; an old RESERVE goes on.
+    pub(in crate::scsi) fn take_up(&mut self, state: Self) {
+        let legacy = self.legacy;
+        *self = Self { legacy, ..state };
+    }
 
     /// Whether nobody can be refused.
     pub(in crate::scsi) const fn is_idle(&self) -> bool {

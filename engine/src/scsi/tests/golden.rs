@@ -53,11 +53,11 @@ fn the_naa_identifier_never_changes() {
 #[test]
 fn vital_product_data_have_these_bytes() {
     let mut device = Device::new();
-    assert_eq!(page(&mut device, 0), "00000006008083b0b1b2");
+    assert_eq!(page(&mut device, 0), "00000008008083868fb0b1b2");
     assert_eq!(page(&mut device, 0x80), format!("00800020{}", text(SERIAL)));
     let limits = concat!(
         "00b0003c",
-        "01ff0008",
+        "00ff0008",
         "00002000",
         "00000800",
         "00000000",
@@ -65,17 +65,35 @@ fn vital_product_data_have_these_bytes() {
         "00000100",
         "00000008",
         "80000000",
-        "0000000000008000"
+        "0000000000008000",
+        "000000080000000800000008"
     );
     assert_eq!(
         page(&mut device, 0xb0),
-        format!("{limits}{}", "00".repeat(20))
+        format!("{limits}{}", "00".repeat(8))
     );
     assert_eq!(
         page(&mut device, 0xb1),
-        format!("00b1003c0001{}", "00".repeat(58))
+        format!("00b1003c00010040{}", "00".repeat(56))
     );
     assert_eq!(page(&mut device, 0xb2), "00b2000400e40200");
+    assert_eq!(
+        page(&mut device, 0x86),
+        format!("0086003c000701{}", "00".repeat(57))
+    );
+    let copies = concat!(
+        "0001000807830100840200",
+        "03",
+        "0004001c00000000000200100000040000000000",
+        "000000000000000000000000",
+        "000800040202e400",
+        "80010020000000ff000000ff01fffe0009000000",
+        "00000000000000000000000000000000"
+    );
+    assert_eq!(
+        page(&mut device, 0x8f),
+        format!("008f{:04x}{copies}", copies.len() / 2)
+    );
 }
 
 #[test]

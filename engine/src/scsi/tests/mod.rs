@@ -13,6 +13,7 @@ mod primaries;
 mod properties;
 mod provisioning;
 mod reservations;
+mod sanitize;
 
 use std::collections::VecDeque;
 
@@ -31,6 +32,10 @@ pub(super) const TARGET: &str = "iqn.2026-01.io.example:volume";
 /// The device, with the volume behind it as plain bytes.
 pub(super) struct Device {
     pub(super) unit: LogicalUnit,
+    /// Every state that was kept, in order.
+    pub(super) kept: Vec<Bytes>,
+    /// Given instead of keeping a state.
+    pub(super) keep_failure: Option<Failure>,
     pub(super) memory: Vec<u8>,
     /// Every operation that was asked for, in order.
     pub(super) seen: Vec<Operation>,
@@ -59,6 +64,8 @@ impl Device {
         unit.nexus_gained(B, port(2));
         let mut device = Self {
             unit,
+            kept: Vec::new(),
+            keep_failure: None,
             memory: vec![0; VOLUME_BYTES as usize],
             seen: Vec::new(),
             failures: VecDeque::new(),
@@ -81,6 +88,7 @@ impl Device {
             cdb: padded,
             data_out: Bytes::copy_from_slice(data),
             expected_bytes: data.len() as u32,
+            attribute: Attribute::Simple,
         };
         self.request(request)
     }
@@ -90,11 +98,44 @@ impl Device {
         loop {
             match begun {
                 Begun::Done(done) => return done,
+                Begun::Keep(keep) => {
+                    let kept = match self.keep_failure.take() {
+                        Some(failure) => Err(failure),
+                        None => {
+                            self.kept.push(keep.state());
+                            Ok(())
+                        }
+                    };
+                    begun = self.unit.kept(keep, kept);
+                }
+                Begun::Pending(pending) if pending.waits_for_sanitize() => {
+                    self.sanitize();
+                    begun = self.unit.resume(pending, Vec::new());
+                }
                 Begun::Pending(mut pending) => {
                     let operations = pending.operations();
                     assert!(!operations.is_empty() && operations.len() <= Pending::OPERATIONS_MAX);
                     let outcomes = operations.into_iter().map(|o| self.carry_out(o)).collect();
                     begun = self.unit.resume(pending, outcomes);
+                }
+            }
+        }
+    }
+
+    /// Drives the sanitize operation to its end.
+    pub(super) fn sanitize(&mut self) {
+        loop {
+            match self.unit.sanitize_step() {
+                SanitizeStep::Idle => return,
+                SanitizeStep::Run(operations) => {
+                    assert!(!operations.is_empty() && operations.len() <= Pending::OPERATIONS_MAX);
+                    let outcomes: Vec<_> =
+                        operations.into_iter().map(|o| self.carry_out(o)).collect();
+                    let _ = self.unit.sanitize_outcomes(&outcomes);
+                }
+                SanitizeStep::Keep(state) => {
+                    self.kept.push(state);
+                    self.unit.sanitize_kept();
                 }
             }
         }

@@ -1,7 +1,7 @@
 use super::*;
 
 const CACHING: [u8; 20] = [8, 18, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-const CONTROL: [u8; 12] = [10, 10, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
+const CONTROL: [u8; 12] = [10, 10, 0x20, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn sense_6(device: &mut Device, page: u8) -> Done {
     device.run(&[0x1a, 8, page, 0, 255, 0], &[])
@@ -14,7 +14,7 @@ fn select_6(device: &mut Device, pages: &[u8]) -> Done {
 
 fn control(d_sense: bool, swp: bool) -> [u8; 12] {
     let mut page = CONTROL;
-    page[2] = u8::from(d_sense) << 2;
+    page[2] |= u8::from(d_sense) << 2;
     page[4] = u8::from(swp) << 3;
     page
 }
@@ -163,4 +163,31 @@ fn mode_select_10_takes_back_what_mode_sense_10_gave() {
     list[15] = 1;
     let done = device.run(&[0x55, 0x10, 0, 0, 0, 0, 0, 0, list.len() as u8, 0], &list);
     assert_sense(&done, BAD_PARAMETER);
+}
+
+#[test]
+fn a_volume_without_write_cache_writes_through_and_cannot_be_talked_out_of_it() {
+    let mut device = Device::new();
+    device.unit.set_write_cache(false);
+    for nexus in [A, B] {
+        assert_eq!(device.attention(nexus), Some((6, 0x2a, 1)));
+    }
+    device.unit.set_write_cache(false);
+    assert_eq!(device.attention(A), None, "nothing changed");
+    assert_eq!(sense_6(&mut device, 8).data_in[6], 0, "WCE=0");
+    assert_eq!(sense_6(&mut device, 0x48).data_in[6], 0, "not changeable");
+    assert_sense(&select_6(&mut device, &CACHING), BAD_PARAMETER);
+    device.unit.reset(Reset::LogicalUnit);
+    device.attention(A);
+    assert_good(&device.run(&shaped(0x2a, 0, 0, 1), &[1; 512]));
+    let last = device.seen.last();
+    assert!(
+        matches!(last, Some(Operation::Write { fua: true, .. })),
+        "{last:?}"
+    );
+    device.unit.set_write_cache(true);
+    device.attention(A);
+    assert_good(&device.run(&shaped(0x2a, 0, 0, 1), &[1; 512]));
+    let last = device.seen.last();
+    assert!(matches!(last, Some(Operation::Write { fua: false, .. })));
 }

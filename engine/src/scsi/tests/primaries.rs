@@ -13,6 +13,7 @@ fn to_lun(device: &mut Device, lun: [u8; 8], cdb: &[u8]) -> Done {
         cdb: padded,
         data_out: Bytes::new(),
         expected_bytes: 255,
+        attribute: Attribute::Simple,
     })
 }
 
@@ -65,7 +66,10 @@ fn report_luns_tells_lun_0_alone() {
 fn unit_attentions_are_told_once_and_not_to_inquiry() {
     let mut device = Device::new();
     device.unit.reset(Reset::LogicalUnit);
-    assert!(device.unit.has_unit_attention(A));
+    assert!(device.unit.take_news() && !device.unit.take_news());
+    let sense = device.unit.announce(A).unwrap();
+    assert_eq!((sense[2], sense[12], sense[13]), (6, 0x29, 3));
+    assert_eq!(device.unit.announce(A), None, "one message");
     assert_good(&device.run(&[0x12, 0, 0, 0, 36, 0], &[]));
     assert_good(&device.run(&report_luns(0), &[]));
     assert_eq!(device.attention(A), Some((6, 0x29, 0x03)));
@@ -110,7 +114,7 @@ fn unknown_commands_and_service_actions_are_told_apart() {
     let mut device = Device::new();
     assert_sense(&device.run(&[0x04, 0, 0, 0, 0, 0], &[]), (5, 0x20, 0));
     assert_sense(
-        &device.run(&[0x48, 1, 0, 0, 0, 0, 0, 0, 0, 0], &[]),
+        &device.run(&[0x49, 1, 0, 0, 0, 0, 0, 0, 0, 0], &[]),
         (5, 0x20, 0),
     );
     assert_sense(&device.run(&[0x9e, 0x11], &[]), INVALID_FIELD);
@@ -163,4 +167,20 @@ fn there_are_no_defects() {
     assert_eq!(done.data_in[..], [0, 0x1d, 0, 0]);
     let done = device.run(&[0xb7, 0x0d, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0], &[]);
     assert_eq!(done.data_in[..], [0, 0x0d, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn attributes_that_cannot_be_are_refused() {
+    let mut device = Device::new();
+    for attribute in [Attribute::ContingentAllegiance, Attribute::Reserved] {
+        let done = device.request(Request {
+            nexus: A,
+            lun: [0; 8],
+            cdb: [0; 16],
+            data_out: Bytes::new(),
+            expected_bytes: 0,
+            attribute,
+        });
+        assert_sense(&done, (5, 0x49, 0));
+    }
 }

@@ -65,11 +65,21 @@ proptest! {
                 cdb,
                 data_out: data.into(),
                 expected_bytes,
+                attribute: Attribute::Simple,
             });
             let mut batches = 0;
             let done = loop {
                 match begun {
                     Begun::Done(done) => break done,
+                    Begun::Keep(keep) => {
+                        prop_assert!(keep.state().len() <= STATE_BYTES_MAX);
+                        begun = unit.kept(keep, Ok(()));
+                    }
+                    Begun::Pending(pending) if pending.waits_for_sanitize() => {
+                        let _ = unit.sanitize_outcomes(&[Outcome::Failed(Failure::NoSpace)]);
+                        unit.sanitize_kept();
+                        begun = unit.resume(pending, Vec::new());
+                    }
                     Begun::Pending(mut pending) => {
                         batches += 1;
                         // The longest: an EXTENDED COPY of 16 segments
@@ -94,11 +104,11 @@ proptest! {
     fn no_bytes_make_restore_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), sealed in any::<bool>()) {
         let mut bytes = bytes;
         if sealed {
-            bytes.insert(0, 1);
+            bytes.insert(0, 2);
             bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
         }
         let size = VolumeSize::from_bytes(1 << 20).unwrap();
-        let _ = LogicalUnit::new(identity(), size, true).restore_reservations(&bytes);
+        let _ = LogicalUnit::new(identity(), size, true).restore(&bytes);
     }
 }
 
@@ -179,6 +189,10 @@ fn accepted(opcode: u8, action: Option<u8>) -> (Vec<u8>, Vec<u8>) {
             cdb[13] = 1;
             data = vec![0; 512];
         }
+        0x48 if action == Some(1) => {
+            cdb[8] = 5;
+            data = vec![1, 0, 0, 1, 0xee];
+        }
         0x0a => {
             cdb[4] = 1;
             data = vec![0; 512];
@@ -253,7 +267,10 @@ fn timeouts_are_told_when_asked_for() {
     let one = report(&mut device, 0x81, 0x28, 0);
     assert_eq!(one.data_in[1], 0x83);
     assert_eq!(one.data_in.len(), 4 + 10 + 12);
-    assert_eq!(report(&mut device, 1, 0x48, 0).data_in[..], [0, 1, 0, 0]);
+    assert_eq!(report(&mut device, 1, 0x49, 0).data_in[..], [0, 1, 0, 0]);
+    // Takes as long as the volume is large.
+    let sanitize = report(&mut device, 0x82, 0x48, 2).data_in;
+    assert_eq!(sanitize[14..], [0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_sense(&report(&mut device, 1, 0x9e, 0x10), INVALID_FIELD);
     assert_sense(&report(&mut device, 2, 0x28, 0), INVALID_FIELD);
     assert_sense(&report(&mut device, 4, 0x28, 0), INVALID_FIELD);

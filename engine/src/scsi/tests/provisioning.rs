@@ -96,15 +96,11 @@ fn write_same_of_zeros_is_one_operation() {
 }
 
 #[test]
-fn write_same_refuses_anchor_no_blocks_and_wrong_data() {
+fn write_same_refuses_anchor_and_wrong_data() {
     let mut device = Device::new();
     for opcode in [0x41, 0x93] {
         assert_sense(
             &device.run(&shaped(opcode, 0x10, 0, 1), &[0; 512]),
-            INVALID_FIELD,
-        );
-        assert_sense(
-            &device.run(&shaped(opcode, 0, 0, 0), &[0; 512]),
             INVALID_FIELD,
         );
         let most = 1 << 15;
@@ -128,6 +124,9 @@ fn write_same_refuses_anchor_no_blocks_and_wrong_data() {
     device.attention(A);
     for opcode in [0x41, 0x93] {
         let done = device.run(&shaped(opcode, 0, 0, (1 << 15) + 1), &[0; 512]);
+        assert_sense(&done, INVALID_FIELD);
+        // To the end, which is too far.
+        let done = device.run(&shaped(opcode, 0, 0, 0), &[0; 512]);
         assert_sense(&done, INVALID_FIELD);
     }
     // NDOB is not in the ten-byte command.
@@ -162,7 +161,10 @@ fn lba_status_tells_runs_of_blocks() {
             )
         })
         .collect();
-    assert_eq!(descriptors, [(4, 4, 1), (8, 16, 0), (24, 2028, 1)]);
+    assert_eq!(
+        descriptors,
+        [(4, 4, 1), (8, 16, 0), (24, SECTORS as u32 - 24, 1)]
+    );
     assert_eq!(done.data_in[..4], 52_u32.to_be_bytes());
     cdb[10..14].copy_from_slice(&24_u32.to_be_bytes());
     assert_eq!(device.run(&cdb, &[]).data_in.len(), 24);
@@ -175,4 +177,67 @@ fn lba_status_tells_runs_of_blocks() {
         &device.run(&cdb_16(0x9e, 0x12, u64::MAX, 24), &[]),
         OUT_OF_RANGE,
     );
+}
+
+#[test]
+fn write_same_of_no_blocks_goes_to_the_end() {
+    let mut device = Device::new();
+    for opcode in [0x41, 0x93] {
+        device.memory.fill(0xee);
+        let from = SECTORS - 100;
+        assert_good(&device.run(&shaped(opcode, 8, from, 0), &[0; 512]));
+        let from = from as usize * 512;
+        assert!(device.memory[from..].iter().all(|byte| *byte == 0));
+        assert!(device.memory[..from].iter().all(|byte| *byte == 0xee));
+        let done = device.run(&shaped(opcode, 0, SECTORS, 0), &[0; 512]);
+        assert_sense(&done, OUT_OF_RANGE);
+    }
+}
+
+#[test]
+fn lba_status_looks_on_while_there_is_nothing_and_stops_at_data() {
+    let mut device = Device::new();
+    assert_good(&device.run(&cdb_16(0x9e, 0x12, 0, 24), &[]));
+    let bytes: u64 = device.seen.iter().map(read_bytes).sum();
+    assert_eq!(bytes, VOLUME_BYTES, "all of it is empty");
+    device.memory[1 << 20..].fill(1);
+    device.seen.clear();
+    let done = device.run(&cdb_16(0x9e, 0x12, 0, 1024), &[]);
+    let second = 8 + 16;
+    assert_eq!(done.data_in[second + 12], 0, "mapped");
+    let bytes: u64 = device.seen.iter().map(read_bytes).sum();
+    assert_eq!(bytes, 9 << 20, "one window, then one batch");
+}
+
+fn read_bytes(operation: &Operation) -> u64 {
+    match operation {
+        Operation::Read { extent } => extent.length(),
+        _ => 0,
+    }
+}
+
+fn write_atomic(device: &mut Device, lba: u64, count: u8, data: &[u8]) -> Done {
+    let mut cdb = cdb_16(0x9c, 0, lba, 0);
+    cdb[13] = count;
+    device.run(&cdb, data)
+}
+
+#[test]
+fn an_atomic_write_is_one_block_of_the_store() {
+    let mut device = Device::new();
+    let block = pattern(8, 3);
+    assert_good(&write_atomic(&mut device, 16, 8, &block));
+    assert_eq!(device.memory[16 * 512..24 * 512], block[..]);
+    assert_eq!(device.seen.len(), 1);
+    assert_good(&write_atomic(&mut device, 16, 0, &[]));
+    for (lba, count) in [(16, 1), (16, 7), (17, 8), (16, 16), (16, 9)] {
+        let data = vec![0; usize::from(count) * 512];
+        assert_sense(&write_atomic(&mut device, lba, count, &data), INVALID_FIELD);
+    }
+    let short = write_atomic(&mut device, 16, 8, &block[..512]);
+    assert_sense(&short, (5, 0x0e, 3));
+    assert_sense(&write_atomic(&mut device, SECTORS, 8, &block), OUT_OF_RANGE);
+    let mut bounded = cdb_16(0x9c, 0, 16, 0);
+    bounded[10..14].copy_from_slice(&[0, 1, 0, 8]);
+    assert_sense(&device.run(&bounded, &block), INVALID_FIELD);
 }

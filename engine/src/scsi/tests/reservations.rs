@@ -186,11 +186,11 @@ fn clearing_removes_everything() {
 #[test]
 fn registrations_outlive_sessions_resets_and_engines() {
     let mut device = held(3);
-    let state = device.unit.export_reservations();
+    let state = device.unit.state();
     let size = VolumeSize::from_bytes(VOLUME_BYTES).unwrap();
     device.unit = LogicalUnit::new(identity(), size, true);
-    device.unit.restore_reservations(&state).unwrap();
-    assert_eq!(device.unit.export_reservations(), state);
+    device.unit.restore(&state).unwrap();
+    assert_eq!(device.unit.state(), state);
     let again = NexusId(17);
     device.unit.nexus_gained(again, port(1));
     device.unit.nexus_gained(B, port(2));
@@ -205,23 +205,22 @@ fn registrations_outlive_sessions_resets_and_engines() {
 #[test]
 fn each_change_hands_out_the_state_to_keep() {
     let mut device = held(1);
-    let done = out(&mut device, A, RELEASE, 1, 0xa, 0);
-    let state = done.reservations.unwrap();
-    assert_eq!(state, device.unit.export_reservations());
-    assert_eq!(out(&mut device, A, RELEASE, 1, 0xa, 0).reservations, None);
+    assert_good(&out(&mut device, A, RELEASE, 1, 0xa, 0));
+    let state = device.kept.pop().unwrap();
+    device.kept.clear();
+    assert_eq!(state, device.unit.state());
+    assert_good(&out(&mut device, A, RELEASE, 1, 0xa, 0));
+    assert!(device.kept.is_empty(), "nothing changed");
     for at in 0..state.len() {
         let mut damaged = state.to_vec();
         damaged[at] ^= 0x10;
-        assert!(device.unit.restore_reservations(&damaged).is_err());
-        assert!(device.unit.restore_reservations(&state[..at]).is_err());
+        assert!(device.unit.restore(&damaged).is_err());
+        assert!(device.unit.restore(&state[..at]).is_err());
     }
     let mut newer = state[..state.len() - 4].to_vec();
-    newer[0] = 2;
+    newer[0] = 3;
     newer.extend(crc32c::crc32c(&newer).to_le_bytes());
-    assert_eq!(
-        device.unit.restore_reservations(&newer),
-        Err(RestoreError::Version(2))
-    );
+    assert_eq!(device.unit.restore(&newer), Err(RestoreError::Version(3)));
 }
 
 #[test]
@@ -299,4 +298,85 @@ fn the_old_reserve_belongs_to_a_session() {
         device.attention(A);
         assert_good(&device.run_as(A, &[0; 6], &[]));
     }
+}
+
+#[test]
+fn a_change_that_cannot_be_kept_has_no_effect() {
+    let mut device = held(1);
+    let before = device.unit.state();
+    device.keep_failure = Some(Failure::Unavailable);
+    let done = out(&mut device, B, PREEMPT, 1, 0xb, 0xa);
+    assert_sense(&done, (2, 0x04, 0x0a));
+    assert_eq!(device.unit.state(), before);
+    assert_eq!(device.attention(A), None, "nobody was preempted");
+    assert_good(&out(&mut device, B, PREEMPT, 1, 0xb, 0xa));
+    assert_eq!(device.attention(A), Some((6, 0x2a, 5)));
+}
+
+#[test]
+fn until_a_change_is_kept_others_are_answered_busy_and_nothing_has_changed() {
+    let mut device = held(1);
+    let mut list = [0xb_u64.to_be_bytes(), 0xa_u64.to_be_bytes()].concat();
+    list.resize(24, 0);
+    let mut cdb = [0; 16];
+    cdb[..10].copy_from_slice(&[0x5f, PREEMPT_AND_ABORT, 1, 0, 0, 0, 0, 0, 24, 0]);
+    let begun = device.unit.begin(Request {
+        nexus: B,
+        lun: [0; 8],
+        cdb,
+        data_out: list.into(),
+        expected_bytes: 24,
+        attribute: Attribute::Simple,
+    });
+    let Begun::Keep(keep) = begun else {
+        panic!("{begun:?}");
+    };
+    assert_eq!(out(&mut device, A, CLEAR, 0, 0xa, 0).status, Status::Busy);
+    assert_eq!(device.run(&[0x16, 0, 0, 0, 0, 0], &[]).status, Status::Busy);
+    assert_eq!(may(&mut device, A), (true, true), "A still holds it");
+    let Begun::Done(done) = device.unit.kept(keep, Ok(())) else {
+        panic!("not done");
+    };
+    assert_eq!((done.status, done.abort), (Status::Good, vec![A]));
+    assert_eq!(device.attention(A), Some((6, 0x2a, 5)));
+    assert_eq!(may(&mut device, A), (true, false));
+}
+
+#[test]
+fn no_more_is_registered_than_can_be_kept() {
+    let mut device = Device::new();
+    let mut registered = 0;
+    for number in 0_u16..200 {
+        let nexus = NexusId(100 + u64::from(number));
+        let name = format!("iqn.2026-01.io.example:{number:0>200}");
+        let isid = [0x40, 0, 0, 0, 0, 1];
+        device
+            .unit
+            .nexus_gained(nexus, InitiatorPort { name, isid });
+        device.attention(nexus);
+        let done = out(&mut device, nexus, REGISTER, 0, 0, 7);
+        if done.status == Status::Good {
+            registered += 1;
+        } else {
+            assert_sense(&done, (5, 0x55, 4));
+        }
+    }
+    assert!((60..100).contains(&registered), "{registered}");
+    assert!(device.unit.state().len() <= STATE_BYTES_MAX);
+}
+
+#[test]
+fn a_state_of_the_first_version_is_read() {
+    // As an earlier engine wrote it: one registration, which holds type 1.
+    let mut old = vec![1, 0, 5, 0, 0, 0, 1, 0];
+    old.extend(0xa_u64.to_le_bytes());
+    old.extend(port(1).isid);
+    old.push(port(1).name.len() as u8);
+    old.extend(port(1).name.as_bytes());
+    old.extend([1, 0, 0]);
+    old.extend(crc32c::crc32c(&old).to_le_bytes());
+    let mut device = Device::new();
+    device.unit.restore(&old).unwrap();
+    assert_eq!(may(&mut device, A), (true, true));
+    assert_eq!(may(&mut device, B), (true, false));
 }

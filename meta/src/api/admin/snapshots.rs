@@ -70,17 +70,27 @@ impl<S: Seat> Desk<S> {
             }))
         };
         let answer = self.act("RevertVolume", &request.request_id, make).await?;
+        self.task_is_done(&answer, "no engine reverted the volume")
+            .await
+    }
+
+    /// Waits until the task of an answer is done, and tells of its volume.
+    pub(super) async fn task_is_done(
+        &self,
+        answer: &LogAnswer,
+        otherwise: &str,
+    ) -> Result<rpc::Volume, Status> {
         let done = |sight: &Sight<'_>| {
             let volume = match sight.volume(&answer.volume_id) {
                 Ok(volume) => volume,
                 Err(gone) => return Some(Err(gone)),
             };
-            if let Some(refused) = refused(sight, &answer) {
+            if let Some(refused) = refused(sight, answer) {
                 return Some(Err(refused));
             }
             (!volume.task_waits(answer.task_id)).then(|| Ok(sight.tell(volume)))
         };
-        self.effect("no engine reverted the volume", done).await
+        self.effect(otherwise, done).await
     }
 }
 

@@ -24,6 +24,7 @@ impl<S: Seat> Desk<S> {
         let name = validate::name("volume", &request.name)?;
         let size = validate::size(request.size_bytes)?;
         let count = validate::replica_count(request.replica_count)?;
+        let chap = validate::chap(request.chap.as_ref())?;
         let volume_id = VolumeId::random().to_string();
         let credential = Credential::random().as_bytes().to_vec();
         let make = |sight: &Sight<'_>| {
@@ -53,6 +54,9 @@ impl<S: Seat> Desk<S> {
                 size_bytes: size.bytes(),
                 placements: placements.collect(),
                 credential: credential.clone(),
+                write_cache: request.write_cache,
+                chap: chap.clone(),
+                replica_count: u32::try_from(count).unwrap_or(u32::MAX),
             }))
         };
         let answer = self.act("CreateVolume", &request.request_id, make).await?;
@@ -98,13 +102,15 @@ impl<S: Seat> Desk<S> {
         };
         let make = |sight: &Sight<'_>| {
             let volume = sight.volume(&request.volume)?;
-            let node = sight.node_for(volume, wanted.as_ref())?;
+            let force = request.mode() == rpc::AttachMode::Force;
+            let node = sight.node_for(volume, wanted.as_ref(), force)?;
             let port = sight.port_for(volume, &node)?;
             Ok(Command::AttachVolume(rpc::AttachVolumeCommand {
                 volume_id: volume.id.to_string(),
                 node: node.to_string(),
                 port: port.into(),
                 revision: request.revision,
+                force,
             }))
         };
         let answer = self.act("AttachVolume", &request.request_id, make).await?;
@@ -133,6 +139,26 @@ impl<S: Seat> Desk<S> {
         self.settled(&answer, "its engine did not end", done).await
     }
 
+    pub(super) async fn restart_volume_here(
+        &self,
+        request: rpc::RestartVolumeRequest,
+    ) -> Result<rpc::Volume, Status> {
+        let make = |sight: &Sight<'_>| {
+            Ok(Command::RestartEngine(rpc::RestartEngineCommand {
+                volume_id: sight.volume(&request.volume)?.id.to_string(),
+                revision: request.revision,
+            }))
+        };
+        let answer = self.act("RestartVolume", &request.request_id, make).await?;
+        let done = |sight: &Sight<'_>, volume: &Volume| {
+            let moved = volume.phase.kind() != PhaseKind::Attached;
+            let newer = volume.epoch.raw() > answer.epoch;
+            moved || (newer && view::serves(sight.observed, sight.now, volume))
+        };
+        self.settled(&answer, "its next engine did not serve", done)
+            .await
+    }
+
     /// Waits until the volume of an answer is as wanted, and tells of it.
     async fn settled(
         &self,
@@ -149,7 +175,13 @@ impl<S: Seat> Desk<S> {
 }
 
 impl Sight<'_> {
-    fn node_for(&self, volume: &Volume, wanted: Option<&NodeName>) -> Result<NodeName, Status> {
+    /// The node to attach to. By force one that is chosen is another than the present.
+    fn node_for(
+        &self,
+        volume: &Volume,
+        wanted: Option<&NodeName>,
+        force: bool,
+    ) -> Result<NodeName, Status> {
         let alive = |node: &NodeName| agent_alive(self.observed, self.now, node) == Liveness::Up;
         if let Some(node) = wanted {
             if alive(node) || volume.phase.node() == Some(node) {
@@ -158,7 +190,8 @@ impl Sight<'_> {
             let text = format!("no agent reports from node {node}; start one, or choose another");
             return Err(Status::failed_precondition(text));
         }
-        if let Some(node) = volume.phase.node() {
+        let present = volume.phase.node();
+        if let Some(node) = present.filter(|_| !force) {
             return Ok(node.clone());
         }
         let engines = |node: &NodeName| {
@@ -173,8 +206,9 @@ impl Sight<'_> {
                 .in_mode(ReplicaMode::InSync)
                 .any(|(_, replica)| replica.node == *node)
         };
-        let agents = self.observed.agents.keys().filter(|node| alive(node));
+        let agents = self.observed.agents.keys();
         agents
+            .filter(|node| alive(node) && Some(*node) != present)
             .min_by_key(|node| (!holds(node), engines(node)))
             .cloned()
             .ok_or_else(|| {

@@ -7,7 +7,7 @@ use super::moment;
 use crate::reconcile::{
     EngineSeen, Liveness, Now, Observed, SILENT_MS, Sight, StoredState, agent_alive, liveness,
 };
-use crate::state::{Phase, Replica, ReplicaMode, State, Volume, iqn, record};
+use crate::state::{Phase, Replica, ReplicaMode, State, Volume, WriteCache, iqn, record};
 
 /// The volume's engine as it reported last, when it is the present one and reports still.
 fn engine<'a>(observed: &'a Observed, now: Now, volume: &Volume) -> Option<&'a EngineSeen> {
@@ -53,6 +53,8 @@ pub(in crate::api) fn volume(
         .iter()
         .map(|(id, one)| teller.replica(*id, one))
         .collect();
+    let chap = volume.chap.as_ref();
+    let mutual = chap.and_then(|chap| chap.mutual.as_ref());
     rpc::Volume {
         id: volume.id.to_string(),
         name: volume.name.clone(),
@@ -74,6 +76,13 @@ pub(in crate::api) fn volume(
         created_at_ms: volume.created_at_ms,
         used_bytes: teller.used_bytes(),
         initiators: initiators(observed, now, volume),
+        write_cache: match volume.write_cache {
+            WriteCache::On => rpc::WriteCache::On.into(),
+            WriteCache::Off => rpc::WriteCache::Off.into(),
+        },
+        chap_user: chap.map(|chap| chap.user.clone()).unwrap_or_default(),
+        chap_mutual_user: mutual.map(|(user, _)| user.clone()).unwrap_or_default(),
+        repaired_blocks: volume.repaired_blocks,
         ..Default::default()
     }
 }
@@ -162,9 +171,9 @@ impl Teller<'_> {
     }
 
     fn replica(&self, id: ReplicaId, replica: &Replica) -> rpc::Replica {
-        let used_bytes = match self.sight(id, replica) {
-            Sight::Stored(stored) => stored.used_bytes,
-            _ => 0,
+        let stored = match self.sight(id, replica) {
+            Sight::Stored(stored) => Some(stored),
+            _ => None,
         };
         let rebuilding = replica.mode == ReplicaMode::Rebuilding;
         let engine = engine(self.observed, self.now, self.volume).filter(|_| rebuilding);
@@ -174,9 +183,16 @@ impl Teller<'_> {
             disk_id: replica.disk.to_string(),
             mode: record::mode_to(replica.mode).into(),
             message: self.replica_message(id, replica),
-            used_bytes,
+            used_bytes: stored.map_or(0, |stored| stored.used_bytes),
+            damaged_blocks: replica.wear.damaged_blocks,
+            repaired_blocks: replica.wear.repaired_blocks,
+            scrub: stored
+                .map(|stored| stored.scrub)
+                .filter(|scrub| scrub.started_at_ms > 0),
+            layers: stored
+                .map(|stored| stored.usage.clone())
+                .unwrap_or_default(),
             rebuild: engine.and_then(|engine| engine.rebuilds.get(&id).copied()),
-            ..Default::default()
         }
     }
 
@@ -209,6 +225,16 @@ impl Teller<'_> {
                 _ => None,
             });
         }
+        if replica.wear.is_worn(self.now.wall_ms) && replica.mode != ReplicaMode::Deleting {
+            let faults = replica.wear.faults;
+            parts.push(format!(
+                "{faults} findings within a day: it is replaced when there is room"
+            ));
+        }
+        if replica.wear.damaged_blocks > 0 {
+            let blocks = replica.wear.damaged_blocks;
+            parts.push(format!("{blocks} damaged blocks are to be repaired"));
+        }
         parts.join("; ")
     }
 
@@ -221,10 +247,16 @@ impl Teller<'_> {
                 parts.push(format!("replica on {}: {message}", replica.node));
             }
         }
+        let (live, wanted) = (self.volume.live().count(), self.volume.replica_count);
+        if live < wanted as usize {
+            parts.push(format!(
+                "{wanted} replicas are wanted, and {live} placed: the next needs a node with room"
+            ));
+        }
         let waiting = self.volume.tasks.len();
         if waiting > 0 {
             parts.push(format!(
-                "{waiting} snapshots or reverts wait for its engine"
+                "{waiting} snapshots, reverts or expansions wait for its engine"
             ));
         }
         parts.join("; ")

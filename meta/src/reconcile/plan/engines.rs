@@ -6,7 +6,7 @@ use ankole_proto::rpc::v1::{EngineEndedCommand, StartWorkerCommand, StopWorkerCo
 
 use super::{AWAY_MS, Commands, SILENT_MS, View};
 use crate::reconcile::{Liveness, agent_alive, agent_orders, liveness};
-use crate::state::{Phase, ReplicaMode, Volume};
+use crate::state::{Phase, Replica, ReplicaMode, Volume};
 
 impl View<'_> {
     pub(super) fn engines(self, commands: &mut Commands) {
@@ -73,18 +73,26 @@ impl View<'_> {
     fn needs_worker(self, volume: &Volume) -> bool {
         let settled = self.removal_settled(volume);
         !volume.tasks.is_empty()
-            || volume
-                .replicas
-                .iter()
-                .any(|(id, replica)| match replica.mode {
-                    ReplicaMode::Rebuilding => true,
-                    ReplicaMode::OutOfSync => settled && self.can_rebuild(*id, replica),
-                    // An engine finds out that it is lost, and then it is replaced.
-                    ReplicaMode::InSync => {
-                        self.away(&replica.node) && self.replacement(volume, *id).is_some()
-                    }
-                    ReplicaMode::Creating | ReplicaMode::Deleting => false,
-                })
+            || volume.replicas.iter().any(|(id, one)| match one.mode {
+                ReplicaMode::Rebuilding => true,
+                ReplicaMode::OutOfSync => {
+                    let spare = volume.can_spare(*id, self.now.wall_ms);
+                    settled && !spare && self.can_rebuild(*id, one)
+                }
+                // An engine finds out that it is lost, and then it is replaced; or repairs it.
+                ReplicaMode::InSync => {
+                    let lost =
+                        self.away(&one.node) && self.room_beside(volume, Some(*id)).is_some();
+                    lost || self.can_repair(volume, one)
+                }
+                ReplicaMode::Creating | ReplicaMode::Deleting => false,
+            })
+    }
+
+    /// Whether a replica has damage that a peer could mend.
+    fn can_repair(self, volume: &Volume, replica: &Replica) -> bool {
+        let in_sync = volume.in_mode(ReplicaMode::InSync);
+        !replica.wear.damages.is_empty() && in_sync.count() > 1
     }
 
     /// Whether a node stays away.

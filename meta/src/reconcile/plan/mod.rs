@@ -1,7 +1,10 @@
 //! The planner: which commands bring the agreed state nearer to what is wanted and what is so.
 
+mod count;
 mod engines;
+mod medium;
 mod nodes;
+mod rebuilds;
 mod replicas;
 mod snapshots;
 
@@ -11,7 +14,9 @@ use ankole_proto::rpc::v1::log_command::Command;
 use super::{Now, Observed};
 use crate::state::State;
 
+pub use medium::SCRUB_INTERVAL_MS;
 pub use nodes::{Liveness, agent_alive, liveness};
+pub use rebuilds::{REBUILDS_MAX, REBUILDS_PER_NODE_MAX};
 
 /// How long a daemon may be silent before its node counts as down: three heartbeats at the longest
 /// hold.
@@ -40,6 +45,8 @@ pub fn plan(
     view.nodes(&mut commands);
     view.snapshots(&mut commands);
     view.engines(&mut commands);
+    view.medium(&mut commands);
+    view.count(fresh, &mut commands);
     view.replicas(fresh, &mut commands);
     commands.truncate(COMMANDS_MAX);
     let entry = |command| LogCommand {

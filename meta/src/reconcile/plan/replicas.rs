@@ -7,6 +7,7 @@ use ankole_proto::rpc::v1::{
 };
 use ankole_proto::{DiskId, NodeName, ReplicaId};
 
+use super::rebuilds::Rebuilds;
 use super::{Commands, SILENT_MS, View};
 use crate::reconcile::{Liveness, Sight, StoredState, Want, liveness, place, removable_layers};
 use crate::state::{Replica, ReplicaMode, Volume};
@@ -20,13 +21,18 @@ const REPLACE_PAUSE_MS: u64 = 30_000;
 
 impl View<'_> {
     pub(super) fn replicas(self, fresh: &mut dyn FnMut() -> u128, commands: &mut Commands) {
+        let mut rebuilds = Rebuilds::on_record(self.state);
         for volume in self.state.volumes().values() {
             for (id, replica) in &volume.replicas {
                 let sight = self.observed.sight(&replica.node, replica.disk, *id);
                 let command = match replica.mode {
                     ReplicaMode::Creating => self.creating(volume, *id, replica, sight, fresh),
                     ReplicaMode::InSync => self.in_sync(volume, *id, replica, sight),
-                    ReplicaMode::OutOfSync => self.out_of_sync(volume, *id, replica, sight, fresh),
+                    // One too many is not made equal again.
+                    ReplicaMode::OutOfSync if volume.can_spare(*id, self.now.wall_ms) => None,
+                    ReplicaMode::OutOfSync => self
+                        .replaced(volume, *id, replica, sight, fresh)
+                        .or_else(|| self.rebuilt(volume, *id, replica, &mut rebuilds)),
                     ReplicaMode::Rebuilding => None,
                     ReplicaMode::Deleting => self.deleting(volume, *id, replica, sight),
                 };
@@ -91,7 +97,8 @@ impl View<'_> {
         }))
     }
 
-    fn out_of_sync(
+    /// In another place, when it cannot be used or its node stays away.
+    fn replaced(
         self,
         volume: &Volume,
         id: ReplicaId,
@@ -102,12 +109,36 @@ impl View<'_> {
         if let Some(why) = self.unusable(replica, sight) {
             return self.replace(volume, id, replica, &why, fresh);
         }
+        if replica.wear.is_worn(self.now.wall_ms) {
+            let why = "it had too many faults within a day";
+            return self.replace(volume, id, replica, why, fresh);
+        }
         if self.away(&replica.node) {
             return self.replace(volume, id, replica, "its node stays away", fresh);
         }
+        None
+    }
+
+    /// In its place, when an engine runs and it is its turn.
+    fn rebuilt(
+        self,
+        volume: &Volume,
+        id: ReplicaId,
+        replica: &Replica,
+        rebuilds: &mut Rebuilds,
+    ) -> Option<Command> {
+        if self
+            .unusable(
+                replica,
+                self.observed.sight(&replica.node, replica.disk, id),
+            )
+            .is_some()
+        {
+            return None;
+        }
         let busy = volume.in_mode(ReplicaMode::Rebuilding).next().is_some();
         let ready = self.engine_runs(volume) && self.removal_settled(volume);
-        let start = ready && !busy && self.can_rebuild(id, replica);
+        let start = ready && !busy && self.can_rebuild(id, replica) && rebuilds.take(&replica.node);
         let (volume_id, replica_id) = (volume.id.to_string(), id.to_string());
         start.then_some({
             Command::StartRebuild(StartRebuildCommand {
@@ -175,16 +206,17 @@ impl View<'_> {
         usable && rested && live && seen.at.wall_ms > replica.since_ms
     }
 
-    /// A place for a replica in this one's stead.
-    pub(super) fn replacement(self, volume: &Volume, old: ReplicaId) -> Option<(NodeName, DiskId)> {
-        let others = volume
-            .replicas
-            .iter()
-            .filter(|(id, replica)| **id != old && replica.mode != ReplicaMode::Deleting);
+    /// A place for a replica beside those that a volume has, or in the stead of one of them.
+    pub(super) fn room_beside(
+        self,
+        volume: &Volume,
+        instead_of: Option<ReplicaId>,
+    ) -> Option<(NodeName, DiskId)> {
+        let others = volume.live().filter(|(id, _)| Some(*id) != instead_of);
         let taken = others.map(|(_, replica)| replica.node.clone()).collect();
         let want = Want {
             count: 1,
-            size: volume.size,
+            size: volume.size_wanted(),
             taken,
         };
         place(self.state, self.observed, self.now, &want)
@@ -203,7 +235,7 @@ impl View<'_> {
         if self.now.wall_ms.saturating_sub(replica.since_ms) < REPLACE_PAUSE_MS {
             return None;
         }
-        let (node, disk) = self.replacement(volume, id)?;
+        let (node, disk) = self.room_beside(volume, Some(id))?;
         let placement = Placement {
             replica_id: ReplicaId::from_bits(fresh()).to_string(),
             node: node.to_string(),

@@ -2,7 +2,7 @@
 
 use ankole_proto::rpc::v1::{
     AttachVolumeCommand, DetachVolumeCommand, EngineEndedCommand, GrantEpochCommand, LogAnswer,
-    StartWorkerCommand, StopWorkerCommand,
+    RestartEngineCommand, StartWorkerCommand, StopWorkerCommand,
 };
 use ankole_proto::{Epoch, NodeName};
 
@@ -13,23 +13,30 @@ impl Apply<'_> {
     pub(super) fn attach(&mut self, c: &AttachVolumeCommand) -> Result<LogAnswer, Refusal> {
         let mut volume = self.volume_at(&c.volume_id, c.revision)?;
         let node: NodeName = parse(&c.node)?;
-        if let Phase::Attached(at) = &volume.phase {
-            if *at == node {
-                return Ok(answer(&volume));
+        match &volume.phase {
+            Phase::Attached(at) if *at == node => return Ok(answer(&volume)),
+            Phase::Attached(at) if !c.force => {
+                let node = at.clone();
+                let volume = volume.name;
+                return Err(Refusal::AttachedElsewhere { volume, node });
             }
-            let at = at.clone();
-            return Err(Refusal::AttachedElsewhere {
-                volume: volume.name,
-                node: at,
-            });
+            Phase::Detaching(_) if !c.force => return Err(volume.wrong_phase("attached")),
+            _ => {}
         }
+        let taken_from = volume.phase.node().cloned();
         let port = u16::try_from(c.port).ok().filter(|port| *port != 0);
         let port = port.ok_or_else(|| Refusal::Invalid(format!("{} is no port", c.port)))?;
         volume.enter(Phase::Attached(node.clone()), "attached")?;
         self.free_port(&volume, &node, port)?;
         volume.port = port;
         let message = format!("to be served on {node}, port {port}");
-        self.volume_event(Severity::Info, "VolumeAttached", &volume.name, message);
+        if let Some(from) = taken_from {
+            // The epoch that its engine is granted fences the one there (INV-1).
+            let message = format!("taken from {from} by force, {message}");
+            self.volume_event(Severity::Warning, "VolumeTaken", &volume.name, message);
+        } else {
+            self.volume_event(Severity::Info, "VolumeAttached", &volume.name, message);
+        }
         Ok(self.put(volume))
     }
 
@@ -56,6 +63,21 @@ impl Apply<'_> {
         volume.enter(Phase::Detaching(node.clone()), "detached")?;
         let message = format!("its engine on {node} is to end");
         self.volume_event(Severity::Info, "VolumeDetaching", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    /// Its agent ends it and asks for the next epoch, as after a crash.
+    pub(super) fn restart_engine(
+        &mut self,
+        c: &RestartEngineCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume_at(&c.volume_id, c.revision)?;
+        let Phase::Attached(node) = volume.phase.clone() else {
+            return Err(volume.wrong_phase("restarted"));
+        };
+        volume.restart_epoch = volume.epoch;
+        let message = format!("its engine on {node} is to be replaced");
+        self.volume_event(Severity::Info, "EngineRestart", &volume.name, message);
         Ok(self.put(volume))
     }
 

@@ -6,9 +6,11 @@
 mod engine;
 mod node;
 mod replica;
+mod settings;
 mod snapshot;
 mod task;
 mod volume;
+mod wear;
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -19,6 +21,7 @@ use ankole_proto::{LayerId, VolumeId};
 
 use super::changes::{Key, Touched};
 use super::request::Remembered;
+use super::volume::At;
 use super::{Changes, Event, Refusal, Severity, Snapshot, State, Volume};
 
 /// Changes the state by one entry.
@@ -94,8 +97,23 @@ impl Apply<'_> {
             Command::RevertVolume(command) => self.revert_volume(command),
             Command::TaskDone(command) => self.task_done(command),
             Command::LayerGone(command) => self.layer_gone(command),
+            Command::UpdateVolume(command) => self.update_volume(command),
+            Command::ExpandVolume(command) => self.expand_volume(command),
+            Command::ScrubVolume(command) => self.scrub_volume(command),
+            Command::RestartEngine(command) => self.restart_engine(command),
+            Command::AddReplica(command) => self.add_replica(command),
+            Command::RemoveReplica(command) => self.remove_replica(command),
+            Command::RecordDamages(command) => self.record_damages(command),
+            Command::RecordRepairs(command) => self.record_repairs(command),
             Command::RegisterNode(command) => self.register_node(command),
             Command::MarkNode(command) => self.mark_node(command),
+        }
+    }
+
+    const fn at(&self) -> At {
+        At {
+            ms: self.at_ms,
+            index: self.index,
         }
     }
 
@@ -199,6 +217,10 @@ pub(crate) const fn name(command: &Command) -> &'static str {
         Command::CreateSnapshot(_) => "CreateSnapshot",
         Command::DeleteSnapshot(_) => "DeleteSnapshot",
         Command::RevertVolume(_) => "RevertVolume",
+        Command::UpdateVolume(_) => "UpdateVolume",
+        Command::ExpandVolume(_) => "ExpandVolume",
+        Command::ScrubVolume(_) => "ScrubVolume",
+        Command::RestartEngine(_) => "RestartVolume",
         Command::GrantEpoch(_) => "GrantEpoch",
         _ => "a command of the managers",
     }

@@ -1,15 +1,16 @@
 //! What becomes of replicas.
 
 use ankole_proto::rpc::v1::{
-    LogAnswer, ReplaceReplicaCommand, ReplicaCreatedCommand, ReplicaGoneCommand,
-    ReplicaInSyncCommand, ReplicaLostCommand, StartRebuildCommand,
+    AddReplicaCommand, LogAnswer, RemoveReplicaCommand, ReplaceReplicaCommand,
+    ReplicaCreatedCommand, ReplicaGoneCommand, ReplicaInSyncCommand, ReplicaLostCommand,
+    StartRebuildCommand,
 };
 use ankole_proto::{Epoch, ReplicaId};
 
 use super::volume::place;
 use super::{Apply, answer, parse};
 use crate::state::changes::Key;
-use crate::state::{Doomed, Phase, PhaseKind, Refusal, ReplicaMode, Severity, Volume};
+use crate::state::{Doomed, Phase, PhaseKind, Refusal, Replica, ReplicaMode, Severity, Volume};
 
 impl Apply<'_> {
     /// A stored replica of a new volume is in sync, because nothing was written yet. One that was
@@ -29,10 +30,10 @@ impl Apply<'_> {
         }
         if volume.phase.kind() != PhaseKind::Creating {
             let why = "it is new and has to be rebuilt";
-            volume.turn(replica, ReplicaMode::OutOfSync, why, self.at_ms)?;
+            volume.turn(replica, ReplicaMode::OutOfSync, why, self.at())?;
             return Ok(self.put(volume));
         }
-        volume.turn(replica, ReplicaMode::InSync, "", self.at_ms)?;
+        volume.turn(replica, ReplicaMode::InSync, "", self.at())?;
         if volume.in_mode(ReplicaMode::Creating).next().is_none() {
             volume.enter(Phase::Detached, "completed")?;
             let message = "all replicas are stored".to_owned();
@@ -94,7 +95,7 @@ impl Apply<'_> {
             return Ok(answer(&volume));
         }
         let node = found.node.clone();
-        volume.turn(id, ReplicaMode::OutOfSync, &c.reason, self.at_ms)?;
+        volume.turn(id, ReplicaMode::OutOfSync, &c.reason, self.at())?;
         let message = format!("the replica on {node} is out of sync: {}", c.reason);
         self.volume_event(Severity::Warning, "ReplicaLost", &volume.name, message);
         Ok(self.put(volume))
@@ -106,7 +107,7 @@ impl Apply<'_> {
         if volume.wanted_engine().is_none() {
             return Err(volume.wrong_phase("rebuilt without an engine"));
         }
-        volume.turn(id, ReplicaMode::Rebuilding, "", self.at_ms)?;
+        volume.turn(id, ReplicaMode::Rebuilding, "", self.at())?;
         let message = format!("the replica on {} is being rebuilt", node_of(&volume, id));
         self.volume_event(Severity::Info, "RebuildStarted", &volume.name, message);
         Ok(self.put(volume))
@@ -133,7 +134,7 @@ impl Apply<'_> {
                 wanted,
             });
         }
-        volume.turn(id, ReplicaMode::InSync, "", self.at_ms)?;
+        volume.turn(id, ReplicaMode::InSync, "", self.at())?;
         let message = format!("the replica on {} is in sync again", node_of(&volume, id));
         self.volume_event(Severity::Info, "ReplicaInSync", &volume.name, message);
         Ok(self.put(volume))
@@ -164,22 +165,60 @@ impl Apply<'_> {
             c.placement.as_ref().ok_or_else(missing)?,
             self.at_ms,
         )?;
-        let others = volume.replicas.iter().filter(|(other, _)| **other != old);
-        let crowded = others
-            .filter(|(_, other)| other.mode != ReplicaMode::Deleting)
-            .any(|(_, other)| other.node == new.node);
-        if crowded {
-            let text = format!("node {} has a replica of the volume already", new.node);
-            return Err(Refusal::Invalid(text));
-        }
+        node_is_free(&volume, Some(old), &new)?;
         let new_node = new.node.clone();
-        volume.turn(old, ReplicaMode::Deleting, &c.reason, self.at_ms)?;
+        volume.turn(old, ReplicaMode::Deleting, &c.reason, self.at())?;
         volume.replicas.insert(id, new);
         let message = format!(
             "the replica on {old_node} is replaced by one on {new_node}: {}",
             c.reason
         );
         self.volume_event(Severity::Warning, "ReplicaReplaced", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    pub(super) fn add_replica(&mut self, c: &AddReplicaCommand) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume(&c.volume_id)?;
+        if !volume.wants_replica(self.at_ms) {
+            return Err(too_many_or_few(&volume));
+        }
+        let missing = || Refusal::Malformed("a new replica needs a place".to_owned());
+        let placement = c.placement.as_ref().ok_or_else(missing)?;
+        let (id, new) = place(self.state, placement, self.at_ms)?;
+        node_is_free(&volume, None, &new)?;
+        let message = format!("one more replica is built on {}", new.node);
+        volume.replicas.insert(id, new);
+        self.volume_event(Severity::Info, "ReplicaAdded", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    /// An in-sync or rebuilding replica becomes out of sync first: its engine, which the record
+    /// tells so, uses it no more when it is deleted (INV-3, INV-4).
+    pub(super) fn remove_replica(
+        &mut self,
+        c: &RemoveReplicaCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume(&c.volume_id)?;
+        let id: ReplicaId = parse(&c.replica_id)?;
+        let mode = volume
+            .replicas
+            .get(&id)
+            .ok_or(Refusal::UnknownReplica(id))?
+            .mode;
+        let next = match mode {
+            ReplicaMode::Deleting => return Ok(answer(&volume)),
+            ReplicaMode::InSync | ReplicaMode::Rebuilding => ReplicaMode::OutOfSync,
+            ReplicaMode::Creating | ReplicaMode::OutOfSync => ReplicaMode::Deleting,
+        };
+        if !volume.can_spare(id, self.at_ms) {
+            return Err(too_many_or_few(&volume));
+        }
+        volume.turn(id, next, &c.reason, self.at())?;
+        if next == ReplicaMode::Deleting {
+            let node = node_of(&volume, id);
+            let message = format!("the replica on {node} is removed: {}", c.reason);
+            self.volume_event(Severity::Info, "ReplicaRemoved", &volume.name, message);
+        }
         Ok(self.put(volume))
     }
 
@@ -210,6 +249,24 @@ impl Apply<'_> {
             return Err(volume.wrong_phase("judged by the managers"));
         }
         Ok(volume)
+    }
+}
+
+/// Two replicas of a volume on one node would be lost together.
+fn node_is_free(volume: &Volume, but: Option<ReplicaId>, new: &Replica) -> Result<(), Refusal> {
+    let mut others = volume.live().filter(|(other, _)| Some(*other) != but);
+    if others.any(|(_, other)| other.node == new.node) {
+        let text = format!("node {} has a replica of the volume already", new.node);
+        return Err(Refusal::Invalid(text));
+    }
+    Ok(())
+}
+
+fn too_many_or_few(volume: &Volume) -> Refusal {
+    Refusal::Replicas {
+        volume: volume.name.clone(),
+        live: volume.live().count(),
+        wanted: volume.replica_count,
     }
 }
 

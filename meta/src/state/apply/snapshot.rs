@@ -1,9 +1,9 @@
 //! Asking for snapshots, going back to them, deleting them.
 
-use ankole_proto::SnapshotId;
 use ankole_proto::rpc::v1::{
     CreateSnapshotCommand, DeleteSnapshotCommand, LayerGoneCommand, LogAnswer, RevertVolumeCommand,
 };
+use ankole_proto::{LayerId, SnapshotId};
 
 use super::{Apply, answer, parse};
 use crate::state::changes::Key;
@@ -24,7 +24,10 @@ impl Apply<'_> {
         if taken || self.state.snapshots.contains_key(&id) {
             return Err(Refusal::SnapshotExists(c.name.clone()));
         }
-        let task = self.enqueue(&mut volume, TaskKind::Seal(id))?;
+        let task = self.enqueue(&mut volume, |new_head| TaskKind::Seal {
+            snapshot: id,
+            new_head,
+        })?;
         self.put_snapshot(Snapshot {
             id,
             name: c.name.clone(),
@@ -32,7 +35,8 @@ impl Apply<'_> {
             layer: None,
             state: SnapshotState::Creating,
             created_at_ms: self.at_ms,
-            size: volume.size,
+            // As it is when the snapshot is taken, which may be after the volume has grown.
+            size: volume.size_wanted(),
         });
         Ok(LogAnswer {
             snapshot_id: id.to_string(),
@@ -56,7 +60,10 @@ impl Apply<'_> {
                 why,
             });
         }
-        let task = self.enqueue(&mut volume, TaskKind::Revert(snapshot.id))?;
+        let task = self.enqueue(&mut volume, |new_head| TaskKind::Revert {
+            snapshot: snapshot.id,
+            new_head,
+        })?;
         let snapshot_id = snapshot.id.to_string();
         Ok(LogAnswer {
             snapshot_id,
@@ -74,7 +81,7 @@ impl Apply<'_> {
         let waits = volume
             .tasks
             .iter()
-            .any(|task| task.kind.snapshot() == snapshot.id);
+            .any(|task| task.kind.snapshot() == Some(snapshot.id));
         if waits || snapshot.state == SnapshotState::Creating {
             let why = "an engine is still to take it or to revert to it; wait for that";
             return Err(Refusal::WrongSnapshot {
@@ -142,16 +149,22 @@ impl Apply<'_> {
             .ok_or(Refusal::NoSnapshot(id))
     }
 
-    fn enqueue(&mut self, volume: &mut Volume, kind: TaskKind) -> Result<u64, Refusal> {
+    /// Puts a task that makes a head at the end of the queue.
+    fn enqueue(
+        &mut self,
+        volume: &mut Volume,
+        kind: impl Fn(LayerId) -> TaskKind,
+    ) -> Result<u64, Refusal> {
         // Checked on a copy first: a refusal must not use up a layer.
-        let probe = ankole_proto::LayerId::from_raw(self.state.next_layer).unwrap_or(volume.head);
-        volume.clone().enqueue(kind, probe)?;
+        let probe = LayerId::from_raw(self.state.next_layer).unwrap_or(volume.head);
+        volume.clone().enqueue(kind(probe))?;
         let new_head = self.allocate_layer()?;
-        volume.enqueue(kind, new_head)
+        volume.enqueue(kind(new_head))
     }
 }
 
-fn works_on_tasks(volume: &Volume, act: &'static str) -> Result<(), Refusal> {
+/// Whether the volume's engine takes tasks, or one would be started for them.
+pub(super) fn works_on_tasks(volume: &Volume, act: &'static str) -> Result<(), Refusal> {
     match volume.phase.kind() {
         PhaseKind::Detached | PhaseKind::Attached => Ok(()),
         _ => Err(volume.wrong_phase(act)),

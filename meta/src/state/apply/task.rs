@@ -38,37 +38,46 @@ impl Apply<'_> {
 
     fn finish(&mut self, volume: &mut Volume, task: Task) {
         let old_head = volume.head;
-        let snapshot = self.state.snapshots.get(&task.kind.snapshot()).cloned();
+        let snapshot = task.kind.snapshot();
+        let snapshot = snapshot.and_then(|id| self.state.snapshots.get(&id).cloned());
         match (task.kind, snapshot) {
-            (TaskKind::Seal(_), Some(mut snapshot)) => {
-                volume.layers.insert(task.new_head, Some(old_head));
+            (TaskKind::Expand { size }, _) => {
+                volume.size = size;
+                let message = format!("it has {} bytes now", size.bytes());
+                self.volume_event(Severity::Info, "VolumeExpanded", &volume.name, message);
+            }
+            (TaskKind::Seal { new_head, .. }, Some(mut snapshot)) => {
+                volume.layers.insert(new_head, Some(old_head));
+                volume.head = new_head;
                 snapshot.layer = Some(old_head);
+                snapshot.size = volume.size;
                 snapshot.state = SnapshotState::Ready;
                 let message = format!("snapshot {} is ready", snapshot.name);
                 self.put_snapshot(snapshot);
                 self.volume_event(Severity::Info, "SnapshotReady", &volume.name, message);
             }
-            (TaskKind::Revert(_), Some(snapshot)) => {
-                volume.layers.insert(task.new_head, snapshot.layer);
+            (TaskKind::Revert { new_head, .. }, Some(snapshot)) => {
+                volume.layers.insert(new_head, snapshot.layer);
                 volume.layers.remove(&old_head);
+                volume.head = new_head;
                 let message = format!("its contents are those of snapshot {}", snapshot.name);
                 self.volume_event(Severity::Info, "VolumeReverted", &volume.name, message);
             }
             // A snapshot that a task waits for cannot be deleted.
-            (_, None) => return,
+            (TaskKind::Seal { .. } | TaskKind::Revert { .. }, None) => {}
         }
-        volume.head = task.new_head;
     }
 
     fn give_up(&mut self, volume: &mut Volume, task: Task, reason: &str) {
         volume.remember_refused(task.id, reason);
         let (kind, what) = match task.kind {
-            TaskKind::Seal(snapshot) => {
+            TaskKind::Seal { snapshot, .. } => {
                 self.state.snapshots.remove(&snapshot);
                 self.touched.note(Key::Snapshot(snapshot));
                 ("SnapshotRefused", "the snapshot was not taken")
             }
-            TaskKind::Revert(_) => ("RevertRefused", "the volume was not reverted"),
+            TaskKind::Revert { .. } => ("RevertRefused", "the volume was not reverted"),
+            TaskKind::Expand { .. } => ("ExpandRefused", "the volume has not grown"),
         };
         self.volume_event(
             Severity::Warning,

@@ -9,7 +9,11 @@ use ankole_proto::{Credential, Epoch, ReplicaId, VolumeId, VolumeSize};
 
 use super::{Apply, answer, parse};
 use crate::state::changes::Key;
-use crate::state::{Phase, PhaseKind, Refusal, Replica, ReplicaMode, Severity, State, Volume};
+use crate::state::record::write_cache_from;
+use crate::state::{
+    Chap, Phase, PhaseKind, REPLICAS_MAX, Refusal, Replica, ReplicaMode, Scrub, Severity, State,
+    Volume, Wear,
+};
 
 impl Apply<'_> {
     pub(super) fn set_cluster(&mut self, c: &SetClusterCommand) -> Result<LogAnswer, Refusal> {
@@ -36,7 +40,12 @@ impl Apply<'_> {
             return Err(Refusal::VolumeExists(c.name.clone()));
         }
         let replicas = place_all(self.state, &c.placements, self.at_ms)?;
-        let replica_count = u32::try_from(replicas.len()).unwrap_or(u32::MAX);
+        let replica_count = match c.replica_count {
+            0 => u32::try_from(replicas.len()).unwrap_or(u32::MAX),
+            wanted => checked_count(wanted)?,
+        };
+        let chap = c.chap.as_ref().map(Chap::from_message).transpose();
+        let chap = chap.map_err(|error| Refusal::Invalid(error.to_string()))?;
         let head = self.allocate_layer()?;
         let message = format!(
             "created with {} bytes and {replica_count} replicas",
@@ -52,6 +61,7 @@ impl Apply<'_> {
             port: 0,
             worker: None,
             epoch: Epoch::ZERO,
+            restart_epoch: Epoch::ZERO,
             replicas,
             head,
             layers: BTreeMap::from([(head, None)]),
@@ -61,6 +71,10 @@ impl Apply<'_> {
             credential,
             revision: self.index,
             created_at_ms: self.at_ms,
+            write_cache: write_cache_from(c.write_cache()).unwrap_or_default(),
+            chap,
+            scrub: Scrub::default(),
+            repaired_blocks: 0,
         }))
     }
 
@@ -81,7 +95,7 @@ impl Apply<'_> {
                     replica,
                     ReplicaMode::Deleting,
                     "the volume is deleted",
-                    self.at_ms,
+                    self.at(),
                 )?;
             }
         }
@@ -110,6 +124,15 @@ impl Apply<'_> {
             self.touched.note(Key::Volume(volume.id));
         }
     }
+}
+
+/// How many replicas are wanted, when a volume may have so many.
+pub(super) fn checked_count(count: u32) -> Result<u32, Refusal> {
+    if (1..=REPLICAS_MAX).contains(&count) {
+        return Ok(count);
+    }
+    let text = format!("a volume has 1 to {REPLICAS_MAX} replicas, not {count}");
+    Err(Refusal::Invalid(text))
 }
 
 /// The new replicas, when they lie on different nodes and their ids are new.
@@ -155,6 +178,8 @@ pub(super) fn place(
         mode: ReplicaMode::Creating,
         reason: String::new(),
         since_ms: at_ms,
+        mode_revision: 0,
+        wear: Wear::default(),
     };
     Ok((id, replica))
 }

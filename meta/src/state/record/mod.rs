@@ -165,3 +165,21 @@ pub(crate) fn snapshot_view(state: &State, snapshot: &super::Snapshot) -> rpc::S
         ..Default::default()
     }
 }
+
+/// A setting of the write cache as a command carries it; `None`: none is set.
+pub(super) const fn write_cache_from(message: rpc::WriteCache) -> Option<super::WriteCache> {
+    match message {
+        rpc::WriteCache::Unspecified => None,
+        set => Some(read::write_cache(set)),
+    }
+}
+
+/// Damages as a command carries them.
+pub(super) fn damages_from(messages: &[rpc::Damage]) -> Result<Vec<super::Damage>, String> {
+    messages.iter().map(read::damage).collect()
+}
+
+/// Damages as commands and orders carry them.
+pub(crate) fn damages_to(damages: &[super::Damage]) -> Vec<rpc::Damage> {
+    damages.iter().map(write::damage).collect()
+}

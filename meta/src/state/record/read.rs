@@ -9,8 +9,8 @@ use ankole_proto::{Credential, Epoch, LayerId, NodeName, ReplicaId, VolumeSize};
 
 use crate::state::request::Remembered;
 use crate::state::{
-    DiskOnRecord, Doomed, Event, NodeOnRecord, Phase, Replica, ReplicaMode, Severity, Snapshot,
-    SnapshotState, State, Task, TaskKind, Volume, Worker,
+    Chap, Damage, DiskOnRecord, Doomed, Event, NodeOnRecord, Phase, Replica, ReplicaMode, Scrub,
+    Severity, Snapshot, SnapshotState, State, Task, TaskKind, Volume, Wear, Worker, WriteCache,
 };
 
 fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
@@ -73,6 +73,7 @@ pub(super) fn volume(record: &rpc::VolumeRecord) -> Result<Volume, String> {
         port: u16::try_from(record.port).map_err(|error| error.to_string())?,
         worker,
         epoch: Epoch::from_raw(record.epoch),
+        restart_epoch: Epoch::from_raw(record.restart_epoch),
         replicas,
         head,
         layers,
@@ -87,7 +88,26 @@ pub(super) fn volume(record: &rpc::VolumeRecord) -> Result<Volume, String> {
             .ok_or("the credential has not 32 bytes")?,
         revision: record.revision,
         created_at_ms: record.created_at_ms,
+        write_cache: write_cache(record.write_cache()),
+        chap: chap(record.chap.as_ref())?,
+        scrub: Scrub {
+            request: record.scrub_request,
+            asked_at_ms: record.scrub_asked_at_ms,
+        },
+        repaired_blocks: record.repaired_blocks,
     })
+}
+
+pub(super) const fn write_cache(message: rpc::WriteCache) -> WriteCache {
+    match message {
+        rpc::WriteCache::Off => WriteCache::Off,
+        rpc::WriteCache::Unspecified | rpc::WriteCache::On => WriteCache::On,
+    }
+}
+
+fn chap(record: Option<&rpc::Chap>) -> Result<Option<Chap>, String> {
+    let read = record.map(Chap::from_message).transpose();
+    read.map_err(|error| error.to_string())
 }
 
 fn phase(record: &rpc::VolumeRecord) -> Result<Phase, String> {
@@ -116,22 +136,55 @@ fn copy(record: &rpc::ReplicaRecord) -> Result<(ReplicaId, Replica), String> {
         mode,
         reason: record.reason.clone(),
         since_ms: record.since_ms,
+        mode_revision: record.mode_revision,
+        wear: record
+            .wear
+            .as_ref()
+            .map(wear)
+            .transpose()?
+            .unwrap_or_default(),
     };
     Ok((parse(&record.id)?, replica))
 }
 
-fn task(record: &rpc::TaskRecord) -> Result<Task, String> {
-    let snapshot = parse(&record.snapshot_id)?;
-    let kind = if record.revert {
-        TaskKind::Revert(snapshot)
-    } else {
-        TaskKind::Seal(snapshot)
-    };
-    Ok(Task {
-        id: record.id,
-        new_head: layer(record.new_head)?,
-        kind,
+fn wear(record: &rpc::WearRecord) -> Result<Wear, String> {
+    Ok(Wear {
+        repaired_blocks: record.repaired_blocks,
+        repairs_told: (Epoch::from_raw(record.repairs_epoch), record.repairs_told),
+        damaged_blocks: record.damaged_blocks,
+        damages: record
+            .damages
+            .iter()
+            .map(damage)
+            .collect::<Result<_, _>>()?,
+        faults: record.faults,
+        fault_blocks: record.fault_blocks,
+        day_began_ms: record.day_began_ms,
     })
+}
+
+/// A damage as commands and records carry it.
+pub(super) fn damage(message: &rpc::Damage) -> Result<Damage, String> {
+    Ok(Damage {
+        layer: parse(&message.layer)?,
+        offset: message.offset,
+    })
+}
+
+fn task(record: &rpc::TaskRecord) -> Result<Task, String> {
+    let id = record.id;
+    if record.expand_bytes > 0 {
+        let size = size(record.expand_bytes)?;
+        let kind = TaskKind::Expand { size };
+        return Ok(Task { id, kind });
+    }
+    let (snapshot, new_head) = (parse(&record.snapshot_id)?, layer(record.new_head)?);
+    let kind = if record.revert {
+        TaskKind::Revert { snapshot, new_head }
+    } else {
+        TaskKind::Seal { snapshot, new_head }
+    };
+    Ok(Task { id, kind })
 }
 
 pub(super) fn snapshot(record: &rpc::SnapshotRecord) -> Result<Snapshot, String> {

@@ -1,12 +1,12 @@
 //! From the state to its records.
 
 use ankole_proto::rpc::v1 as rpc;
-use ankole_proto::{LayerId, ReplicaId};
+use ankole_proto::{LayerId, ReplicaId, SnapshotId};
 
 use crate::state::request::Remembered;
 use crate::state::{
-    Doomed, Event, NodeOnRecord, Phase, Replica, ReplicaMode, Severity, Snapshot, SnapshotState,
-    State, Task, TaskKind, Volume,
+    Chap, Damage, Doomed, Event, NodeOnRecord, Phase, Replica, ReplicaMode, Severity, Snapshot,
+    SnapshotState, State, Task, TaskKind, Volume, Wear, WriteCache,
 };
 
 pub(super) fn cluster(state: &State) -> rpc::ClusterRecord {
@@ -37,6 +37,7 @@ pub(super) fn volume(volume: &Volume) -> rpc::VolumeRecord {
             .unwrap_or_default(),
         worker_ending: volume.worker.as_ref().is_some_and(|worker| worker.ending),
         epoch: volume.epoch.raw(),
+        restart_epoch: volume.restart_epoch.raw(),
         replicas: volume
             .replicas
             .iter()
@@ -55,6 +56,15 @@ pub(super) fn volume(volume: &Volume) -> rpc::VolumeRecord {
         revision: volume.revision,
         created_at_ms: volume.created_at_ms,
         replica_count: volume.replica_count,
+        // What is as it is by default takes no place, as in records of older managers.
+        write_cache: match volume.write_cache {
+            WriteCache::On => rpc::WriteCache::Unspecified.into(),
+            WriteCache::Off => rpc::WriteCache::Off.into(),
+        },
+        chap: volume.chap.as_ref().map(Chap::to_message),
+        repaired_blocks: volume.repaired_blocks,
+        scrub_request: volume.scrub.request,
+        scrub_asked_at_ms: volume.scrub.asked_at_ms,
     }
 }
 
@@ -80,6 +90,30 @@ fn copy(id: ReplicaId, replica: &Replica) -> rpc::ReplicaRecord {
         mode: mode(replica.mode).into(),
         reason: replica.reason.clone(),
         since_ms: replica.since_ms,
+        mode_revision: replica.mode_revision,
+        wear: Some(wear(&replica.wear)).filter(|_| replica.wear != Wear::default()),
+    }
+}
+
+fn wear(wear: &Wear) -> rpc::WearRecord {
+    let (repairs_epoch, repairs_told) = wear.repairs_told;
+    rpc::WearRecord {
+        repaired_blocks: wear.repaired_blocks,
+        repairs_epoch: repairs_epoch.raw(),
+        repairs_told,
+        damaged_blocks: wear.damaged_blocks,
+        damages: wear.damages.iter().map(damage).collect(),
+        faults: wear.faults,
+        fault_blocks: wear.fault_blocks,
+        day_began_ms: wear.day_began_ms,
+    }
+}
+
+/// A damage as commands, orders and records carry it.
+pub(super) fn damage(damage: &Damage) -> rpc::Damage {
+    rpc::Damage {
+        layer: damage.layer.to_string(),
+        offset: damage.offset,
     }
 }
 
@@ -102,11 +136,22 @@ fn layer(id: LayerId, parent: Option<LayerId>) -> rpc::LayerRecord {
 }
 
 fn task(task: &Task) -> rpc::TaskRecord {
-    rpc::TaskRecord {
-        id: task.id,
-        new_head: task.new_head.raw(),
-        snapshot_id: task.kind.snapshot().to_string(),
-        revert: matches!(task.kind, TaskKind::Revert(_)),
+    let id = task.id;
+    let of_snapshot = |snapshot: SnapshotId, new_head: LayerId, revert| rpc::TaskRecord {
+        id,
+        new_head: new_head.raw(),
+        snapshot_id: snapshot.to_string(),
+        revert,
+        ..Default::default()
+    };
+    match task.kind {
+        TaskKind::Seal { snapshot, new_head } => of_snapshot(snapshot, new_head, false),
+        TaskKind::Revert { snapshot, new_head } => of_snapshot(snapshot, new_head, true),
+        TaskKind::Expand { size } => rpc::TaskRecord {
+            id,
+            expand_bytes: size.bytes(),
+            ..Default::default()
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! A state with its log and its store, and the commands that tests make.
 
 mod apply;
+mod features;
 mod property;
 
 use std::collections::BTreeMap;
@@ -93,6 +94,7 @@ fn create(volume: u128, name: &str) -> Command {
             .map(|node| placement(10 * volume + node, node))
             .collect(),
         credential: vec![7; 32],
+        ..Default::default()
     })
 }
 
@@ -110,7 +112,7 @@ fn attach(volume: u128, node: &str, port: u32) -> Command {
         volume_id,
         node,
         port,
-        revision: 0,
+        ..Default::default()
     })
 }
 
@@ -232,6 +234,99 @@ fn replace(volume: u128, old: u128, new: u128, node: u128) -> Command {
         replica_id: rid(old),
         placement: Some(placement(new, node)),
         reason: "its node stays away".into(),
+    })
+}
+
+fn expand(volume: u128, size_bytes: u64) -> Command {
+    Command::ExpandVolume(rpc::ExpandVolumeCommand {
+        volume_id: vid(volume),
+        size_bytes,
+        revision: 0,
+    })
+}
+
+fn update(volume: u128, replica_count: u32) -> rpc::UpdateVolumeCommand {
+    rpc::UpdateVolumeCommand {
+        volume_id: vid(volume),
+        replica_count,
+        ..Default::default()
+    }
+}
+
+fn with_chap(command: rpc::UpdateVolumeCommand) -> rpc::UpdateVolumeCommand {
+    rpc::UpdateVolumeCommand {
+        change_chap: true,
+        chap: Some(rpc::Chap {
+            user: "alice".into(),
+            secret: "open sesame 1".into(),
+            mutual_user: "target".into(),
+            mutual_secret: "open sesame 2".into(),
+        }),
+        ..command
+    }
+}
+
+fn scrub(volume: u128) -> Command {
+    Command::ScrubVolume(rpc::ScrubVolumeCommand {
+        volume_id: vid(volume),
+        periodic: false,
+    })
+}
+
+fn restart(volume: u128) -> Command {
+    Command::RestartEngine(rpc::RestartEngineCommand {
+        volume_id: vid(volume),
+        revision: 0,
+    })
+}
+
+fn add(volume: u128, replica: u128, node: u128) -> Command {
+    Command::AddReplica(rpc::AddReplicaCommand {
+        volume_id: vid(volume),
+        placement: Some(placement(replica, node)),
+    })
+}
+
+fn remove(volume: u128, replica: u128) -> Command {
+    Command::RemoveReplica(rpc::RemoveReplicaCommand {
+        volume_id: vid(volume),
+        replica_id: rid(replica),
+        reason: "fewer replicas are wanted".into(),
+    })
+}
+
+fn damaged(volume: u128, replica: u128, blocks: u64) -> Command {
+    let layer = format!("{:016x}", 1);
+    Command::RecordDamages(rpc::RecordDamagesCommand {
+        volume_id: vid(volume),
+        replica_id: rid(replica),
+        damaged_blocks: blocks,
+        damages: (0..blocks.min(16))
+            .map(|block| rpc::Damage {
+                layer: layer.clone(),
+                offset: 4096 * block,
+            })
+            .collect(),
+    })
+}
+
+fn repaired(volume: u128, epoch: u64, replica: u128, blocks: u64) -> Command {
+    Command::RecordRepairs(rpc::RecordRepairsCommand {
+        volume_id: vid(volume),
+        epoch,
+        replica_id: rid(replica),
+        blocks,
+    })
+}
+
+fn take(volume: u128, node: &str, port: u32) -> Command {
+    let (volume_id, node) = (vid(volume), node.into());
+    Command::AttachVolume(rpc::AttachVolumeCommand {
+        volume_id,
+        node,
+        port,
+        force: true,
+        ..Default::default()
     })
 }
 

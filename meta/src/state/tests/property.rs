@@ -34,11 +34,36 @@ fn any_command() -> impl Strategy<Value = Command> {
         1 => (volume(), node()).prop_map(|(v, n)| worker(v, n)),
         2 => (volume(), replica(), replica(), 1..=5_u128)
             .prop_map(|(v, o, n, at)| replace(v, o, n, at)),
+        2 => (volume(), 1..=4_u64).prop_map(|(v, gib)| expand(v, gib << 30)),
+        2 => (volume(), 0..=5_u32, any::<bool>(), any::<bool>()).prop_map(|(v, count, off, chap)| {
+            let change = rpc::UpdateVolumeCommand { change_chap: true, ..update(v, count) };
+            let mut change = if chap { with_chap(change) } else { change };
+            change.set_write_cache(if off { rpc::WriteCache::Off } else { rpc::WriteCache::On });
+            Command::UpdateVolume(change)
+        }),
+        1 => volume().prop_map(scrub),
+        1 => volume().prop_map(restart),
+        2 => (volume(), replica(), 1..=5_u128).prop_map(|(v, r, n)| add(v, r, n)),
+        3 => (volume(), replica()).prop_map(|(v, r)| remove(v, r)),
+        2 => (volume(), replica(), 0..3_u64).prop_map(|(v, r, n)| damaged(v, r, n)),
+        2 => (volume(), 0..4_u64, replica(), 0..4_u64)
+            .prop_map(|(v, e, r, n)| repaired(v, e, r, n)),
+        2 => (volume(), node(), 1..=2_u32).prop_map(|(v, n, p)| take(v, n, p)),
     ]
 }
 
 /// What must hold whatever is proposed.
-fn check(state: &State, epochs: &mut BTreeMap<VolumeId, Epoch>) {
+fn check(state: &State, epochs: &mut BTreeMap<VolumeId, Epoch>, before: &State) {
+    for (id, volume) in state.volumes() {
+        if let Some(old) = before.volumes().get(id) {
+            assert!(volume.size >= old.size, "a volume never shrinks");
+            let in_sync = |volume: &Volume| volume.in_mode(ReplicaMode::InSync).count();
+            assert!(in_sync(volume) + 1 >= in_sync(old) || volume.phase == Phase::Deleting);
+        }
+        let nodes: BTreeSet<_> = volume.live().map(|(_, one)| &one.node).collect();
+        assert_eq!(nodes.len(), volume.live().count(), "two replicas on a node");
+        assert!(volume.size_wanted() >= volume.size);
+    }
     let mut names = BTreeSet::new();
     let mut ports = BTreeSet::new();
     for (id, volume) in state.volumes() {
@@ -100,8 +125,9 @@ proptest! {
         let mut epochs = BTreeMap::new();
         for (command, request) in commands {
             let request = if request < 2 { format!("r{request}") } else { String::new() };
+            let before = log.state.clone();
             log.act_as(&request, command);
-            check(&log.state, &mut epochs);
+            check(&log.state, &mut epochs, &before);
         }
         let records = log.state.to_records();
         prop_assert_eq!(&records, &log.stored.into_iter().collect::<Vec<_>>());

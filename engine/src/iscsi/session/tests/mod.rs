@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 use crate::iscsi::login::{CHALLENGE_BYTES, IscsiName};
 use crate::iscsi::pdu::{HEADER_BYTES, Header};
-use crate::scsi::{Request, Reset, Status};
+use crate::scsi::{Attribute, Request, Reset, Status};
 
 const FIRST: u32 = 100;
 const WRITE_10: u8 = 0x2a;
@@ -142,7 +142,6 @@ fn good(data_in: &[u8]) -> Done {
         sense: Bytes::new(),
         data_in: Bytes::copy_from_slice(data_in),
         abort: Vec::new(),
-        reservations: None,
     }
 }
 

@@ -122,10 +122,10 @@ fn a_reset_is_answered_when_all_sessions_have_drained() {
     script.send(command(READ_10, 1, FIRST, 1), b"");
     let (task, _) = script.executed().pop().unwrap();
     script.send(management(5, 9, u32::MAX), b"");
-    let Some(Action::Purge { request, purge }) = script.actions.pop() else {
+    let Some(Action::Purge { request, reset }) = script.actions.pop() else {
         panic!("no purge");
     };
-    assert_eq!(purge, Purge::Reset(Reset::LogicalUnit));
+    assert_eq!(reset, Reset::LogicalUnit);
     script.session.abort(DrainId(4), None, &mut script.actions);
     assert!(script.actions.is_empty());
     script.session.drop_task(task, &mut script.actions);
@@ -264,4 +264,93 @@ fn status_numbers_count_the_answers() {
     }
     let numbers: Vec<u32> = script.seen().iter().map(|pdu| pdu.word(24)).collect();
     assert_eq!(numbers, [numbers[0], numbers[0] + 1, numbers[0] + 2]);
+}
+
+/// A READ (10) with this task attribute.
+fn with_attribute(attribute: u8, tag: u32, number: u32) -> [u8; 48] {
+    let mut header = command(READ_10, tag, number, 1);
+    header[1] |= attribute;
+    header
+}
+
+const SIMPLE: u8 = 1;
+const ORDERED: u8 = 2;
+const HEAD_OF_QUEUE: u8 = 3;
+
+#[test]
+fn an_ordered_command_waits_for_the_older_and_holds_up_the_later() {
+    let mut script = logged_in("");
+    for (place, attribute) in (0..).zip([SIMPLE, ORDERED, SIMPLE, SIMPLE]) {
+        script.send(with_attribute(attribute, place, FIRST + place), b"");
+    }
+    let first = script.executed();
+    assert_eq!(first.len(), 1, "only the oldest");
+    script.finish(first[0].0, good(&[0; 512]));
+    let second = script.executed();
+    assert_eq!(second.len(), 1, "the ordered one alone");
+    script.finish(second[0].0, good(&[0; 512]));
+    assert_eq!(script.executed().len(), 2, "then the others together");
+}
+
+#[test]
+fn a_head_of_queue_command_goes_first_and_alone() {
+    let mut script = logged_in("");
+    script.send(with_attribute(SIMPLE, 1, FIRST), b"");
+    script.send(with_attribute(ORDERED, 2, FIRST + 1), b"");
+    script.send(with_attribute(HEAD_OF_QUEUE, 3, FIRST + 2), b"");
+    script.send(with_attribute(SIMPLE, 4, FIRST + 3), b"");
+    let begun = script.executed();
+    assert_eq!(begun.len(), 2, "the oldest, and the head of the queue");
+    script.finish(begun[0].0, good(&[0; 512]));
+    assert!(script.executed().is_empty(), "the ordered one waits for it");
+    script.finish(begun[1].0, good(&[0; 512]));
+    let ordered = script.executed();
+    assert_eq!(ordered.len(), 1);
+    script.finish(ordered[0].0, good(&[0; 512]));
+    assert_eq!(script.executed().len(), 1);
+}
+
+#[test]
+fn an_abort_of_what_stands_before_lets_the_others_go_on() {
+    let mut script = logged_in("");
+    script.send(with_attribute(SIMPLE, 1, FIRST), b"");
+    script.send(with_attribute(ORDERED, 2, FIRST + 1), b"");
+    script.send(with_attribute(SIMPLE, 3, FIRST + 2), b"");
+    assert_eq!(script.executed().len(), 1);
+    script.send(management(1, 9, 2), b"");
+    assert_eq!(script.seen().pop().unwrap().header[2], 0, "aborted at once");
+    assert_eq!(script.executed().len(), 1, "nothing holds the third up");
+}
+
+#[test]
+fn attributes_reach_the_unit() {
+    let mut script = logged_in("");
+    for (tag, attribute) in (0..).zip([0, 4, 5, 7]) {
+        script.send(with_attribute(attribute, tag, FIRST + tag), b"");
+    }
+    let seen: Vec<Attribute> = script
+        .executed()
+        .into_iter()
+        .map(|(_, request)| request.attribute)
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            Attribute::Simple,
+            Attribute::ContingentAllegiance,
+            Attribute::Reserved,
+            Attribute::Reserved
+        ]
+    );
+}
+
+#[test]
+fn a_unit_attention_is_announced() {
+    let mut script = logged_in("");
+    assert_eq!(script.session.nexus(), Some(NexusId(3)));
+    script.session.announce(&[0x70, 0, 6]);
+    let message = script.seen().pop().unwrap();
+    assert_eq!((message.opcode(), message.header[36]), (0x32, 0));
+    assert_eq!(message.data, [0, 3, 0x70, 0, 6]);
+    assert_eq!(message.word(16), u32::MAX);
 }

@@ -1,13 +1,16 @@
 //! The verbs: one call to the managers each, and its answer shown.
 
+mod volume;
+
 use ankole_proto::rpc::v1 as rpc;
 
-use crate::cli::{
-    ClusterCommand, EventCommand, ManagerArgs, NodeCommand, Output, SnapshotCommand, VolumeCommand,
-};
+use crate::cli::{ClusterCommand, EventCommand, ManagerArgs, NodeCommand, Output, SnapshotCommand};
 use crate::managers::{Managers, request_id};
 use crate::output;
 use crate::view::{ClusterView, EventView, NodeView, SnapshotView, VolumeView};
+
+use volume::show_volume;
+pub(crate) use volume::volume;
 
 /// Makes one call, going from manager to manager while none answers.
 macro_rules! ask {
@@ -21,96 +24,13 @@ macro_rules! ask {
             .await?
     }};
 }
-
-pub(crate) async fn volume(
-    command: VolumeCommand,
-    managers: &ManagerArgs,
-    output: Output,
-) -> anyhow::Result<()> {
-    let mut managers = Managers::new(managers)?;
-    let request_id = request_id();
-    let volume = match command {
-        VolumeCommand::Create {
-            name,
-            size,
-            replicas,
-        } => {
-            let request = rpc::CreateVolumeRequest {
-                name,
-                size_bytes: size,
-                replica_count: replicas,
-                request_id,
-                ..Default::default()
-            };
-            ask!(managers, create_volume, request)
-        }
-        VolumeCommand::List => return list_volumes(&mut managers, output).await,
-        VolumeCommand::Get { volume } => {
-            let request = rpc::GetVolumeRequest { volume };
-            ask!(managers, get_volume, request)
-        }
-        VolumeCommand::Delete { volume } => {
-            return delete_volume(&mut managers, volume, request_id, output).await;
-        }
-        VolumeCommand::Attach { volume, node } => {
-            let node = node.unwrap_or_default();
-            let request = rpc::AttachVolumeRequest {
-                volume,
-                node,
-                request_id,
-                revision: 0,
-                ..Default::default()
-            };
-            ask!(managers, attach_volume, request)
-        }
-        VolumeCommand::Detach { volume } => {
-            let request = rpc::DetachVolumeRequest {
-                volume,
-                request_id,
-                revision: 0,
-            };
-            ask!(managers, detach_volume, request)
-        }
-    };
-    show_volume(volume, output)
-}
-
-async fn list_volumes(managers: &mut Managers, output: Output) -> anyhow::Result<()> {
-    let answer = ask!(managers, list_volumes, rpc::ListVolumesRequest {});
-    let volumes: Vec<VolumeView> = answer.volumes.into_iter().map(VolumeView::from).collect();
-    output::list(&volumes, output)
-}
-
-async fn delete_volume(
-    managers: &mut Managers,
-    volume: String,
-    request_id: String,
-    output: Output,
-) -> anyhow::Result<()> {
-    let request = rpc::DeleteVolumeRequest {
-        volume,
-        request_id,
-        revision: 0,
-    };
-    ask!(managers, delete_volume, request.clone());
-    show_deleted(&format!("volume {}", request.volume), output)
-}
+use ask;
 
 fn show_deleted(what: &str, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => output::json(&serde_json::json!({ "deleted": what })),
         Output::Table => output::line(format_args!("{what} deleted")),
     }
-}
-
-fn show_volume(volume: rpc::Volume, output: Output) -> anyhow::Result<()> {
-    let volume = VolumeView::from(volume);
-    if output == Output::Json {
-        return output::json(&volume);
-    }
-    output::line(output::table(std::slice::from_ref(&volume)))?;
-    output::line("")?;
-    output::list(&volume.replicas, output)
 }
 
 pub(crate) async fn snapshot(

@@ -1,0 +1,62 @@
+//! Damaged and repaired blocks.
+
+use ankole_proto::rpc::v1::{LogAnswer, RecordDamagesCommand, RecordRepairsCommand};
+use ankole_proto::{Epoch, ReplicaId};
+
+use super::{Apply, answer, parse};
+use crate::state::record::damages_from;
+use crate::state::{PhaseKind, Refusal, Severity};
+
+impl Apply<'_> {
+    pub(super) fn record_damages(
+        &mut self,
+        c: &RecordDamagesCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume(&c.volume_id)?;
+        let id: ReplicaId = parse(&c.replica_id)?;
+        let damages = damages_from(&c.damages).map_err(Refusal::Invalid)?;
+        let replica = volume
+            .replicas
+            .get_mut(&id)
+            .filter(|_| volume.phase.kind() != PhaseKind::Deleting)
+            .ok_or(Refusal::UnknownReplica(id))?;
+        let (node, before) = (replica.node.clone(), replica.wear.damaged_blocks);
+        let more = replica.wear.found(c.damaged_blocks, damages, self.at_ms);
+        let worn = replica.wear.is_worn(self.at_ms);
+        if more {
+            let blocks = c.damaged_blocks;
+            let message = format!("{blocks} blocks of the replica on {node} are damaged");
+            self.volume_event(Severity::Warning, "DamageFound", &volume.name, message);
+        } else if before > 0 && c.damaged_blocks == 0 {
+            let message = format!("no block of the replica on {node} is damaged any more");
+            self.volume_event(Severity::Info, "DamageRepaired", &volume.name, message);
+        }
+        if more && worn {
+            let message = format!("the replica on {node} had too many faults within a day");
+            self.volume_event(Severity::Warning, "ReplicaWorn", &volume.name, message);
+        }
+        Ok(self.put(volume))
+    }
+
+    pub(super) fn record_repairs(
+        &mut self,
+        c: &RecordRepairsCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume_of_engine(&c.volume_id, c.epoch)?;
+        let id: ReplicaId = parse(&c.replica_id)?;
+        let replica = volume
+            .replicas
+            .get_mut(&id)
+            .ok_or(Refusal::UnknownReplica(id))?;
+        let epoch = Epoch::from_raw(c.epoch);
+        let more = replica.wear.repaired(epoch, c.blocks, self.at_ms);
+        if more == 0 {
+            return Ok(answer(&volume));
+        }
+        let node = replica.node.clone();
+        volume.repaired_blocks = volume.repaired_blocks.saturating_add(more);
+        let message = format!("{more} bad blocks of the replica on {node} were rewritten");
+        self.volume_event(Severity::Warning, "BlocksRepaired", &volume.name, message);
+        Ok(self.put(volume))
+    }
+}
