@@ -92,6 +92,26 @@ impl Mirror {
         }
     }
 
+    /// A rebuild found this block bad on its source.
+    pub(super) fn found_bad_copy(
+        &mut self,
+        target: ReplicaId,
+        layer: Option<LayerId>,
+        offset: u64,
+        now: Moment,
+    ) {
+        let block = BlockNumber::at(offset);
+        if let Some(layer) = layer
+            && self.orders.size.contains(block.extent())
+            && !self
+                .repairs
+                .known
+                .contains_key(&(target, Damage { layer, block }))
+        {
+            self.start_repair(target, Damage { layer, block }, false, now);
+        }
+    }
+
     fn rewrite(&mut self, target: ReplicaId, block: BlockNumber, now: Moment) {
         let purpose = Purpose::Copy(CopyReason::Repair(target));
         self.start_job(None, block.extent(), purpose, now);

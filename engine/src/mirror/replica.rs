@@ -1,5 +1,7 @@
 //! One replica as the mirror sees it: how far it is, and what it counts for.
 
+use std::collections::BTreeSet;
+
 use ankole_proto::ReplicaId;
 use ankole_proto::wire::body::LayerLink;
 use ankole_proto::wire::{Frame, Header};
@@ -160,6 +162,8 @@ pub(super) struct Replica {
     pub(super) attempts: u32,
     /// Its layers, as far as known.
     pub(super) tree: Vec<LayerLink>,
+    /// Replicas that could not give a chunk of its rebuild.
+    pub(super) unable_sources: BTreeSet<ReplicaId>,
     /// Bad blocks that were rewritten.
     pub(super) repaired_blocks: u64,
 }
@@ -175,6 +179,7 @@ impl Replica {
             missed: false,
             attempts: 0,
             tree: Vec::new(),
+            unable_sources: BTreeSet::new(),
             repaired_blocks: 0,
         }
     }
@@ -212,6 +217,7 @@ impl Replica {
             }
             _ => return,
         };
+        self.unable_sources.clear();
         self.enter(State::Live(session));
     }
 

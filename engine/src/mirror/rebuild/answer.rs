@@ -84,7 +84,7 @@ impl Mirror {
                 }
             }
             (Opcode::ReadLayer, None) => {
-                if let Ok(blocks) = LayerBlocks::decode(frame.payload) {
+                if let Ok(blocks) = LayerBlocks::decode(frame.payload.clone()) {
                     self.write_chunk(target, key, blocks, now, effects);
                     return;
                 }
@@ -99,12 +99,20 @@ impl Mirror {
             }
             _ => {}
         }
-        // It could not give the chunk: another source is asked.
-        let slot = self.replicas.get(&from).map(|replica| replica.slot);
-        if let (Some(slot), Some(copy)) = (slot, self.copy_of(target, key)) {
-            copy.tried.insert(slot);
+        // It could not give the chunk. All of a rebuild comes from one source, so it begins again.
+        if frame.header.error == Some(ErrorCode::Checksum) {
+            let layer = LayerId::from_raw(frame.header.sequence);
+            self.found_bad_copy(from, layer, frame.header.offset, now);
         }
-        self.ask_source(target, key, now, effects);
+        if let Some(replica) = self.replicas.get_mut(&target) {
+            replica.unable_sources.insert(from);
+        }
+        let reason = format!(
+            "chunk {} of layer {} cannot be read from {from}; its rebuild begins again from another",
+            key.chunk.raw(),
+            key.layer
+        );
+        self.lose(target, reason, Grace::None, now, effects);
     }
 
     /// Both digests are there: the chunk is done, or copied.

@@ -16,7 +16,8 @@ use super::{ChunkKey, Rebuild};
 use crate::mirror::Mirror;
 use crate::mirror::event::Effect;
 use crate::mirror::job::{JobId, Purpose};
-use crate::mirror::replica::{Ask, Replica, SlotSet};
+use crate::mirror::loss::Grace;
+use crate::mirror::replica::{Ask, Replica};
 use crate::mirror::session::CopyOf;
 use crate::volume::Moment;
 
@@ -28,8 +29,6 @@ pub(super) struct Copy {
     pub(super) step: Step,
     /// Who is asked; `None` while nobody can be.
     pub(super) source: Option<ReplicaId>,
-    /// Sources that could not give it.
-    pub(super) tried: SlotSet,
     /// What the target said: `Some(None)` when its own copy is damaged.
     pub(super) target: Option<Option<ChunkDigest>>,
     /// What the source said.
@@ -101,7 +100,6 @@ impl Mirror {
                 Step::Comparing
             },
             source: None,
-            tried: SlotSet::default(),
             target: None,
             wanted: None,
         };
@@ -159,19 +157,19 @@ impl Mirror {
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(tried) = self.copy_of(target, key).map(|copy| copy.tried) else {
+        let Some(pinned) = self.rebuild_of(target).and_then(|rebuild| rebuild.source) else {
             return;
         };
-        let source = self.pick_source(tried);
-        if source.is_none() && tried.covers(self.in_sync()) {
-            let reason = format!(
-                "no replica can read chunk {} of layer {}",
-                key.chunk.raw(),
-                key.layer
-            );
-            self.target_failed(target, reason, now, effects);
+        let replica = self.replicas.get(&pinned);
+        if !replica.is_some_and(Replica::is_in_sync) {
+            let reason = "the replica that it was rebuilt from has left; begins again".to_owned();
+            self.lose(target, reason, Grace::None, now, effects);
             return;
         }
+        // One that is away for a moment is waited for.
+        let source = replica
+            .filter(|replica| replica.is_readable())
+            .map(Replica::id);
         if let Some(copy) = self.copy_of(target, key) {
             copy.source = source;
             copy.step = Step::Comparing;

@@ -43,6 +43,8 @@ pub(super) struct ChunkKey {
 pub(super) struct Rebuild {
     stage: Stage,
     began: Moment,
+    /// All of it comes from this one replica.
+    source: Option<ReplicaId>,
     plan: Plan,
     copies: BTreeMap<ChunkKey, Copy>,
     bucket: Bucket,
@@ -70,6 +72,7 @@ impl Rebuild {
         Self {
             stage: Stage::Waiting,
             began: now,
+            source: None,
             plan: Plan::default(),
             copies: BTreeMap::new(),
             bucket: Bucket::new(1, now),
@@ -151,13 +154,22 @@ impl Mirror {
     /// Gives the target the source's tree.
     fn begin_rebuild(&mut self, id: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
         let idle = self.task.is_none() && matches!(self.phase, Phase::Serving);
-        let source = self.pick_source(SlotSet::default());
+        let unable = self.unable_sources(id);
+        let source = self.pick_source(unable);
         let Some(source) = source.and_then(|source| self.replicas.get(&source)) else {
+            if !unable.is_empty() && unable.covers(self.in_sync()) {
+                let reason = "no replica can be read as a whole".to_owned();
+                self.target_failed(id, reason, now, effects);
+                if let Some(replica) = self.replicas.get_mut(&id) {
+                    replica.unable_sources.clear();
+                }
+            }
             return;
         };
         if !idle {
             return;
         }
+        let from = source.id();
         let body = BeginRebuild {
             head: self.head,
             size: self.orders.size,
@@ -169,6 +181,7 @@ impl Mirror {
             return;
         };
         if let Some(rebuild) = replica.rebuild_mut() {
+            rebuild.source = Some(from);
             rebuild.plan = Plan::new(&body.layers, body.head, size);
             rebuild.bucket = Bucket::new(rate, now);
             rebuild.stage = Stage::Beginning;
@@ -177,6 +190,20 @@ impl Mirror {
         let body = body.encode();
         let header = Header::request(Opcode::BeginRebuild, 0).with_payload(&body);
         replica.send(Ask::BeginRebuild, header, body, now, effects);
+    }
+
+    /// Those that could not give a chunk of the target's rebuild.
+    fn unable_sources(&self, target: ReplicaId) -> SlotSet {
+        let mut set = SlotSet::default();
+        let unable = self.replicas.get(&target).map(|r| &r.unable_sources);
+        for replica in unable
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.replicas.get(id))
+        {
+            set.insert(replica.slot);
+        }
+        set
     }
 
     /// The target answered BeginRebuild or FinishRebuild.
