@@ -143,8 +143,10 @@ impl Mirror {
         }
         // Those that were away may hold what this one has lost, or what it never got.
         for other in self.replicas.values_mut() {
-            other.missed |= other.id() != id && other.is_in_sync();
+            let counts = other.is_in_sync() || other.may_be_in_sync();
+            other.missed |= other.id() != id && counts;
         }
+        self.begin_rebuilds_again(now, effects);
         if doubt == Doubt::Forgetful {
             self.unflushed_lost = true;
             // What it had acknowledged may be gone with what it had not flushed.
@@ -154,6 +156,20 @@ impl Mirror {
             self.tell_loss(effects);
         }
         self.resume(id, now, effects);
+    }
+
+    /// What was compared with a source holds no longer when the source may have lost some of it.
+    fn begin_rebuilds_again(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let targets: Vec<ReplicaId> = self
+            .replicas
+            .values()
+            .filter(|replica| replica.rebuild().is_some())
+            .map(Replica::id)
+            .collect();
+        for id in targets {
+            let reason = "its source may have lost what was not flushed".to_owned();
+            self.lose(id, reason, Grace::None, now, effects);
+        }
     }
 
     /// A replica counts (again): it gets what it owes.

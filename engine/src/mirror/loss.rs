@@ -141,7 +141,8 @@ impl Mirror {
         let patient =
             doubt == Doubt::Forgetful && self.forgetful_until().is_some_and(|at| now < at);
         let undecided = self.replicas.values().any(|replica| {
-            replica.is_in_sync()
+            // The answer to a promotion tells whether that one has it all.
+            (replica.is_in_sync() || replica.may_be_in_sync())
                 && match replica.state() {
                     State::Doubtful(_) => false,
                     State::Down(down) | State::Connecting { before: down, .. } => {
