@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ankole_blockd::daemon::{Config, Daemon};
+use ankole_blockd::daemon::{Config, Daemon, ScrubPace};
 use ankole_blockd::disk::raise_open_files_limit;
 use ankole_proto::NodeName;
 use anyhow::Context;
@@ -64,6 +64,13 @@ struct Serve {
     /// A manager's address; repeat for each of them.
     #[arg(long = "manager", required = true, value_name = "HOST:PORT")]
     managers: Vec<String>,
+    /// Bytes that all scrubs together read each second.
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20,
+        value_parser = clap::value_parser!(u64).range(4096..))]
+    scrub_rate: u64,
+    /// Seconds from one scrub of a replica to the next; 0: only those that are asked for.
+    #[arg(long, value_name = "SECONDS", default_value_t = 7 * 24 * 3600)]
+    scrub_period: u64,
 }
 
 fn main() -> ExitCode {
@@ -113,6 +120,10 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
         unix: serve.unix.clone(),
         advertise: serve.advertise,
         managers: serve.managers,
+        scrub: ScrubPace {
+            bytes_per_second: serve.scrub_rate,
+            period: Duration::from_secs(serve.scrub_period),
+        },
     })?;
     announce(&serve.node, &daemon, serve.unix.as_deref())?;
     runtime.block_on(async {

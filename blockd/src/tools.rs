@@ -145,12 +145,16 @@ fn print_inspection(out: &mut impl Write, inspection: &Inspection) -> anyhow::Re
         if layer.unsettled {
             notes.push("sums in doubt");
         }
+        if layer.shared {
+            notes.push("shared with a clone");
+        }
         writeln!(
             out,
-            "  layer   {} on {:<16} {:>14} bytes {}",
+            "  layer   {} on {:<16} {:>14} bytes, {:>14} reclaimable {}",
             layer.layer,
             layer.parent.as_deref().unwrap_or("-"),
             layer.used_bytes,
+            layer.reclaimable_bytes,
             notes.join(", ")
         )?;
     }

@@ -12,17 +12,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ankole_blockd::daemon::{Config, Daemon};
+use ankole_blockd::daemon::{Config, Daemon, ScrubPace};
 use ankole_blockd::store::Store;
 use ankole_proto::rpc::v1::fleet_server::{Fleet, FleetServer};
 use ankole_proto::rpc::v1::{
-    AgentOrders, AgentReport, BlockdOrders, BlockdReport, EngineOrders, EngineReport, EpochGrant,
-    GrantEpochRequest, RecordReplicaInSyncRequest, RecordReplicaLostRequest, RecordTaskDoneRequest,
-    ReplicaOrder, ReplicaReport, StoredState,
+    AgentOrders, AgentReport, BlockdOrders, BlockdReport, CloneSource, Damage, EngineOrders,
+    EngineReport, EpochGrant, GrantEpochRequest, RecordReplicaInSyncRequest,
+    RecordReplicaLostRequest, RecordReservationsRequest, RecordTaskDoneRequest, ReplicaOrder,
+    ReplicaReport, StoredState,
 };
-use ankole_proto::wire::Opcode;
-use ankole_proto::wire::body::Seal;
-use ankole_proto::{ClusterId, ReplicaId};
+use ankole_proto::wire::body::{OpenRequest, Seal};
+use ankole_proto::wire::rebuild::{LayerBlocks, LayerOf, WriteLayer};
+use ankole_proto::wire::{ErrorCode, Opcode};
+use ankole_proto::{ClusterId, ReplicaId, VolumeId};
 use daemon_support::{CREDENTIAL, Client, REPLICA, VOLUME, VOLUME_BYTES, layer, open_request};
 use parking_lot::{Condvar, Mutex};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -105,6 +107,13 @@ impl Fleet for Played {
     ) -> Result<Response<EngineOrders>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn record_reservations(
+        &self,
+        _: Request<RecordReservationsRequest>,
+    ) -> Result<Response<EngineOrders>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 /// A manager that is played: its script and its runtime.
@@ -170,6 +179,10 @@ fn start(disk: &Path, managers: &[&Manager]) -> Daemon {
         unix: None,
         advertise: None,
         managers: managers.iter().map(|m| m.address.to_string()).collect(),
+        scrub: ScrubPace {
+            bytes_per_second: 1 << 30,
+            period: Duration::ZERO,
+        },
     })
     .unwrap()
 }
@@ -351,5 +364,167 @@ fn a_disk_keeps_its_cluster_and_its_replicas_over_a_restart() {
         assert_eq!(replica(report)?.id, foreign);
         Some(())
     });
+    daemon.stop();
+}
+
+/// Seals the head `head` of the replica and puts the next layer on it.
+fn seal(client: &mut Client, head: u64) {
+    let seal = Seal {
+        head: layer(head),
+        new_head: layer(head + 1),
+    };
+    let header = client.header(Opcode::Seal, 0, 0);
+    client.done(header, &seal.encode());
+}
+
+fn clone_order(disk_id: &str, source: &str, of: u64) -> ReplicaOrder {
+    ReplicaOrder {
+        id: ReplicaId::from_bits(0xc10e).to_string(),
+        volume_id: VolumeId::from_bits(0xc10).to_string(),
+        size_bytes: 2 * VOLUME_BYTES,
+        base_layer: layer(50).to_string(),
+        clone: Some(CloneSource {
+            replica_id: source.to_owned(),
+            layer: layer(of).to_string(),
+        }),
+        ..replica_order(disk_id)
+    }
+}
+
+fn reported(report: &BlockdReport, id: &str) -> Option<ReplicaReport> {
+    let replicas = &report.disks.first()?.replicas;
+    replicas.iter().find(|replica| replica.id == id).cloned()
+}
+
+#[test]
+fn a_clone_is_made_as_ordered_and_one_that_cannot_be_made_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::start();
+    manager.order(Some(orders(1, vec![])));
+    let daemon = start(dir.path(), &[&manager]);
+    let disk = disk_id(&manager);
+    let source = replica_order(&disk);
+    manager.order(Some(orders(2, vec![source.clone()])));
+    manager.hears("the source", |report| replica(report).map(|_| ()));
+    let mut client = Client::tcp(daemon.address());
+    client.open(&open_request(1)).unwrap();
+    client.write(8192, &[5; 4096]);
+    let unsealed = clone_order(&disk, &source.id, 1);
+    let id = unsealed.id.clone();
+    manager.order(Some(orders(3, vec![source.clone(), unsealed.clone()])));
+    manager.hears("why there is no clone", |report| {
+        let clone = reported(report, &id)?;
+        assert_eq!(clone.state(), StoredState::Faulted);
+        assert!(clone.message.contains("not sealed"), "{clone:?}");
+        Some(())
+    });
+    let unknown = clone_order(&disk, &ReplicaId::from_bits(0xdead).to_string(), 1);
+    manager.order(Some(orders(4, vec![source.clone(), unknown])));
+    manager.hears("that there is no source", |report| {
+        let clone = reported(report, &id)?;
+        clone.message.contains("not on this node").then_some(())
+    });
+    let at = dir.path().join("ankole/replicas").join(&id);
+    assert!(!at.exists());
+    seal(&mut client, 1);
+    client.write(8192, &[6; 4096]);
+    manager.order(Some(orders(5, vec![source.clone(), unsealed])));
+    let clone = manager.hears("the clone", |report| {
+        reported(report, &id).filter(|clone| clone.state() == StoredState::Ready)
+    });
+    assert_eq!(clone.size_bytes, 2 * VOLUME_BYTES);
+    assert_eq!(clone.layers, [layer(1), layer(50)].map(|l| l.to_string()));
+    // The source goes; the clone serves what the snapshot held.
+    manager.order(Some(BlockdOrders {
+        delete_replicas: vec![source.id],
+        ..orders(6, vec![])
+    }));
+    let request = OpenRequest {
+        volume: VolumeId::from_bits(0xc10),
+        replica: ReplicaId::from_bits(0xc10e),
+        ..open_request(1)
+    };
+    manager.hears("the deletion", |report| {
+        (report.disks[0].replicas.len() == 1).then_some(())
+    });
+    let mut client = Client::tcp(daemon.address());
+    let opened = client.open(&request).unwrap();
+    assert_eq!(opened.size.bytes(), 2 * VOLUME_BYTES);
+    assert!(client.read(8192, 4096).iter().all(|byte| *byte == 5));
+    client.write(VOLUME_BYTES + 4096, &[7; 4096]);
+    daemon.stop();
+}
+
+#[test]
+fn a_scrub_that_is_asked_for_finds_a_bad_block_which_a_peer_repairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::start();
+    manager.order(Some(orders(1, vec![])));
+    let daemon = start(dir.path(), &[&manager]);
+    let order = replica_order(&disk_id(&manager));
+    manager.order(Some(orders(2, vec![order.clone()])));
+    manager.hears("the replica", |report| replica(report).map(|_| ()));
+    let mut client = Client::tcp(daemon.address());
+    client.open(&open_request(1)).unwrap();
+    client.write(0, &[5; 8192]);
+    seal(&mut client, 1);
+    client.write(4096, &[6; 4096]);
+    let header = client.header(Opcode::ReadLayer, 0, 2 << 20);
+    let healthy = client.done(header, &LayerOf(layer(1)).encode());
+    let image = dir
+        .path()
+        .join("ankole/replicas")
+        .join(REPLICA.to_string())
+        .join(format!("layers/{}.img", layer(1)));
+    let file = std::fs::File::options().write(true).open(image).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xee; 9], 100).unwrap();
+    let scrub = ReplicaOrder {
+        scrub_request: 3,
+        ..order
+    };
+    manager.order(Some(orders(3, vec![scrub])));
+    let found = manager.hears("the end of the scrub", |report| {
+        let replica = replica(report)?.clone();
+        let over = replica.scrub.is_some_and(|scrub| scrub.finished_at_ms != 0);
+        (replica.scrub_request == 3 && over).then_some(replica)
+    });
+    let scrub = found.scrub.unwrap();
+    assert_eq!((scrub.done_bytes, scrub.total_bytes), (3 * 4096, 3 * 4096));
+    assert_eq!((scrub.findings, found.damaged_blocks), (1, 1));
+    let damage = Damage {
+        layer: layer(1).to_string(),
+        offset: 0,
+    };
+    assert_eq!(found.damages, [damage]);
+    let usage = manager.hears("what can be reclaimed", |report| {
+        let usage = replica(report)?.usage.clone();
+        (usage.first()?.reclaimable_bytes > 0).then_some(usage)
+    });
+    assert_eq!(
+        (usage[0].used_bytes, usage[0].reclaimable_bytes),
+        (8192, 4096)
+    );
+    let header = client.header(Opcode::Read, 0, 4096);
+    let refused = client.call(header, &[]).unwrap().header;
+    assert_eq!(refused.error, Some(ErrorCode::Checksum));
+    assert_eq!((refused.offset, refused.sequence), (0, layer(1).raw()));
+    let body = WriteLayer {
+        layer: layer(1),
+        blocks: LayerBlocks::decode(healthy).unwrap(),
+    };
+    let header = client.header(Opcode::RepairLayer, 0, 2 << 20);
+    client.done(header, &body.encode());
+    assert!(client.read(0, 4096).iter().all(|byte| *byte == 5));
+    manager.hears("that nothing is damaged any more", |report| {
+        let replica = replica(report)?;
+        (replica.damaged_blocks == 0 && replica.damages.is_empty()).then_some(())
+    });
+    let mut other = body;
+    other.blocks.present.set(7, true);
+    let data = [&other.blocks.data[..], &[0; 4096]].concat();
+    other.blocks.data = data.into();
+    let header = client.header(Opcode::RepairLayer, 0, 2 << 20);
+    let refused = client.refused(header, &other.encode());
+    assert_eq!(refused, ErrorCode::TreeConflict);
     daemon.stop();
 }

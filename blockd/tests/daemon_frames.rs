@@ -7,10 +7,10 @@
 
 mod daemon_support;
 
-use ankole_proto::Epoch;
-use ankole_proto::wire::body::{Memory, Revert, Seal};
+use ankole_proto::wire::body::{Expand, Memory, Revert, Seal};
 use ankole_proto::wire::rebuild::{ChunkDigest, LayerOf};
 use ankole_proto::wire::{ErrorCode, Header, Opcode};
+use ankole_proto::{Epoch, VolumeSize};
 use daemon_support::{CREDENTIAL, Node, VOLUME_BYTES, block, eventually, layer, open_request};
 
 const BLOCK: u64 = 4096;
@@ -337,4 +337,40 @@ fn a_ping_renews_without_a_payload() {
     assert!(client.act(Opcode::Ping, 0, 0).is_empty());
     let header: Header = client.header(Opcode::Ping, 0, 0);
     assert_eq!(client.refused(header, &[1]), ErrorCode::Malformed);
+}
+
+#[test]
+fn a_replica_grows_while_it_serves_and_every_later_open_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start_new(dir.path());
+    let mut client = node.open(1);
+    client.write(VOLUME_BYTES - BLOCK, &block(1, 1));
+    let seal = Seal {
+        head: layer(1),
+        new_head: layer(2),
+    };
+    let header = client.header(Opcode::Seal, 0, 0);
+    client.done(header, &seal.encode());
+    let beyond = client.header(Opcode::Read, VOLUME_BYTES, BLOCK);
+    assert_eq!(client.refused(beyond, &[]), ErrorCode::OutOfRange);
+    let size = |bytes| VolumeSize::from_bytes(bytes).unwrap();
+    // Again, and for less: nothing changes.
+    for bytes in [2 * VOLUME_BYTES, 2 * VOLUME_BYTES, VOLUME_BYTES] {
+        let header = client.header(Opcode::Expand, 0, 0);
+        let body = Expand { size: size(bytes) };
+        client.done(header, &body.encode());
+    }
+    let new = client.read(VOLUME_BYTES, BLOCK);
+    assert!(new.iter().all(|byte| *byte == 0));
+    client.write(2 * VOLUME_BYTES - BLOCK, &block(2, 1));
+    client.act(Opcode::Flush, 0, 0);
+    drop(client);
+    node.stop();
+    let node = Node::start(dir.path());
+    // The engine still believes in the old size.
+    let (mut client, opened) = node.open_told(2);
+    assert_eq!(opened.size, size(2 * VOLUME_BYTES));
+    assert_eq!(client.read(VOLUME_BYTES - BLOCK, BLOCK), block(1, 1));
+    assert_eq!(client.read(2 * VOLUME_BYTES - BLOCK, BLOCK), block(2, 1));
+    node.stop();
 }

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use ankole_blockd::disk::{Disk, DiskFile, LocalDisk};
-use ankole_blockd::replica::{self, Mutation, Progress, Replica, ReplicaSpec};
+use ankole_blockd::layer::{Part, file_path};
+use ankole_blockd::replica::{self, CloneSpec, Mutation, Progress, Replica, ReplicaSpec};
 use ankole_proto::wire::body::{Memory, OpenRequest, Seal};
 use ankole_proto::{Credential, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize};
 use bytes::BytesMut;
@@ -54,6 +55,19 @@ fn read(replica: &mut Replica<LocalDisk>, block: u64, count: u64) -> Vec<u8> {
     out.to_vec()
 }
 
+fn merge_all(replica: &mut Replica<LocalDisk>) {
+    loop {
+        match replica.merge_step(256).unwrap() {
+            Progress::Idle => break,
+            Progress::Working { .. } => {}
+            Progress::Sync(plan) => {
+                let result = plan.run();
+                replica.finish_flush(plan, result).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn a_replica_on_real_files_keeps_what_it_was_given_over_a_kill() {
     let root = tempfile::tempdir().unwrap();
@@ -85,16 +99,7 @@ fn a_replica_on_real_files_keeps_what_it_was_given_over_a_kill() {
     let wanted: Vec<u8> = [5, 6, 0, 5].into_iter().flat_map(|b| [b; 4096]).collect();
     assert_eq!(read_back, wanted);
     replica.remove_layer(seal.head).unwrap();
-    loop {
-        match replica.merge_step(256).unwrap() {
-            Progress::Idle => break,
-            Progress::Working { .. } => {}
-            Progress::Sync(plan) => {
-                let result = plan.run();
-                replica.finish_flush(plan, result).unwrap();
-            }
-        }
-    }
+    merge_all(&mut replica);
     assert_eq!(read(&mut replica, 100, 4), wanted);
     assert_eq!(replica.layers().len(), 1);
     replica.close(Epoch::from_raw(2)).unwrap();
@@ -121,4 +126,62 @@ fn the_filesystem_tells_holes_from_blocks() {
     let mut out = [9; 4096];
     assert_eq!(file.read_at(&mut out, 8 * BLOCK).unwrap(), 4096);
     assert_eq!(out, [0; 4096]);
+}
+
+#[test]
+fn a_clone_on_real_files_shares_them_until_one_of_the_two_changes_them() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = LocalDisk::open(root.path()).unwrap();
+    let (directory, beside) = (Path::new("replica"), Path::new("clone"));
+    replica::create(&disk, directory, &spec()).unwrap();
+    let mut source = Replica::load(&disk, directory).unwrap();
+    open(&mut source, 1);
+    let epoch = Epoch::from_raw(1);
+    let layer = |raw| LayerId::from_raw(raw).unwrap();
+    let mut sequence = 0;
+    for head in [1, 2] {
+        sequence += 1;
+        let data = vec![u8::try_from(head).unwrap(); 300 * 4096];
+        let extent = extent(head * 100, 300);
+        source
+            .write(epoch, extent, &data, mutation(sequence), false)
+            .unwrap();
+        let seal = Seal {
+            head: layer(head),
+            new_head: layer(head + 1),
+        };
+        source.seal(epoch, seal).unwrap();
+    }
+    let spec = CloneSpec {
+        replica: ReplicaSpec {
+            replica: ReplicaId::from_bits(11),
+            size: VolumeSize::from_bytes(2 * BYTES).unwrap(),
+            base_layer: layer(100),
+            ..spec()
+        },
+        layer: layer(2),
+    };
+    source.clone_into(beside, &spec).unwrap();
+    let image = |directory: &Path| {
+        let file = disk.open(&file_path(directory, layer(2), Part::Image));
+        file.unwrap().links().unwrap()
+    };
+    assert_eq!((image(directory), image(beside)), (2, 2));
+    let wanted = read(&mut source, 100, 300);
+    source.remove_layer(layer(1)).unwrap();
+    merge_all(&mut source);
+    assert_eq!((image(directory), image(beside)), (1, 1));
+    assert_eq!(read(&mut source, 100, 300), wanted);
+    assert_eq!(disk.list(&directory.join("layers")).unwrap().len(), 6);
+    for place in [directory, beside] {
+        let verified = replica::verify(&disk, place).unwrap();
+        assert_eq!(verified.damaged, 0, "{verified:?}");
+    }
+    let blocks = |place| replica::verify(&disk, place).unwrap().blocks;
+    assert_eq!((blocks(directory), blocks(beside)), (400, 600));
+    // Files of the clone are no longer than those of the source were.
+    let looked = replica::inspect(&disk, beside).unwrap();
+    assert_eq!(looked.size_bytes, 2 * BYTES);
+    assert_eq!(looked.layers[0].reclaimable_bytes, 200 * BLOCK);
+    assert!(!looked.layers[0].shared, "the source has merged it away");
 }

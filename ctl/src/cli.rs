@@ -67,9 +67,13 @@ pub(crate) enum VolumeCommand {
     Create {
         /// 1 to 63 of a-z, 0-9, '-', '.', '_'.
         name: String,
-        /// Such as 10GiB, 512MiB, 4096.
-        #[arg(long, value_parser = size::parse)]
-        size: u64,
+        /// Such as 10GiB, 512MiB, 4096. Default with --from-snapshot: the snapshot's.
+        #[arg(long, value_parser = size::parse, required_unless_present = "from_snapshot")]
+        size: Option<u64>,
+        /// Begin with the contents of this snapshot, in an instant: the copies share its data, and
+        /// take space only for what is written to the new volume.
+        #[arg(long, value_name = "VOLUME/SNAPSHOT")]
+        from_snapshot: Option<String>,
         /// How many copies, each on another node.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         replicas: u32,
@@ -159,6 +163,14 @@ pub(crate) enum WriteCache {
 pub(crate) enum SnapshotCommand {
     /// Take a snapshot.
     Create { volume: String, name: String },
+    /// Take snapshots of several volumes at the same moment: all of them, or none.
+    CreateGroup {
+        /// The name of each snapshot.
+        name: String,
+        /// At most 64; attached or not.
+        #[arg(required = true, num_args = 1..=64)]
+        volumes: Vec<String>,
+    },
     /// The snapshots of a volume, or of all.
     List { volume: Option<String> },
     /// Make the volume's contents those of the snapshot. No initiator may be logged in.

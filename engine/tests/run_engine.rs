@@ -8,6 +8,7 @@
 mod run_support;
 
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use ankole_engine::run::directory::{EngineDirectory, EngineRecord, Phase};
 use ankole_proto::VolumeId;
@@ -231,6 +232,44 @@ fn told_to_end_while_it_waits_for_replicas_it_ends() {
         });
     engine.signal(Signal::TERM);
     assert_eq!(engine.wait().code(), Some(0));
+}
+
+#[test]
+fn a_stopped_engine_is_followed_by_one_elsewhere_after_its_lease_and_ends_when_it_goes_on() {
+    let volume = Volume::new();
+    let mut stopped = volume.run_target();
+    volume.wait_until_serving();
+    stopped.signal(Signal::STOP);
+    let lease = Duration::from_millis(1500);
+    for blockd in &volume.blockds {
+        blockd.contents.lock().lease_remaining_ms = 1500;
+    }
+    volume.manager.tell(|state| {
+        state.engine_orders.epoch = 5;
+        state.engine_orders.revision += 1;
+    });
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (directory, manager) = (
+        elsewhere.path().display().to_string(),
+        volume.manager.address.to_string(),
+    );
+    let (id, listen) = (VOLUME.to_string(), format!("127.0.0.1:{}", free_port()));
+    let mut arguments = vec!["run", "--volume", &id, "--epoch", "5", "--node", "node-2"];
+    arguments.extend(["--directory", &directory, "--manager", &manager]);
+    arguments.extend(["--listen", &listen]);
+    let begun = Instant::now();
+    let _next = Process::start(&arguments, &elsewhere.path().join("printed"));
+    eventually("the engine elsewhere to serve", || {
+        let record = living(&EngineDirectory::new(elsewhere.path()))?;
+        (record.phase == Phase::Serving).then_some(())
+    });
+    assert!(
+        begun.elapsed() >= lease,
+        "the old one may still have served"
+    );
+    stopped.signal(Signal::CONT);
+    assert_eq!(stopped.wait().code(), Some(FENCED));
+    assert_eq!(volume.record().phase, Phase::Fenced);
 }
 
 #[test]

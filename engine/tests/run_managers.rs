@@ -162,6 +162,43 @@ async fn a_record_that_no_manager_takes_is_answered_as_unreachable() {
 }
 
 #[tokio::test]
+async fn reservations_are_kept_in_order_and_told_anew_when_a_change_is_void() {
+    let manager = FakeManager::start();
+    manager.tell(|state| state.engine_orders = orders(VOLUME, 4));
+    let (control, mut events) = start(&[&manager]);
+    assert_eq!(next_revision(&mut events).await, 1);
+    control.reservations_known("before".into());
+    manager.tell(|state| state.leaderless = true);
+    control.keeper().keep("void".into()).unwrap();
+    let event = next(&mut events).await;
+    assert!(matches!(event, ControlEvent::Kept(Err(_))), "{event:?}");
+    manager.tell(|state| state.leaderless = false);
+    assert_eq!(next(&mut events).await, ControlEvent::Settled);
+    control.keeper().keep("after".into()).unwrap();
+    assert_eq!(next(&mut events).await, ControlEvent::Kept(Ok(())));
+    let records = manager.tell(|state| std::mem::take(&mut state.records));
+    let (last, before) = records.split_last().unwrap();
+    assert!(last.ends_with(" after"), "{records:?}");
+    assert!(
+        before.iter().all(|one| one.ends_with(" before")),
+        "{records:?}"
+    );
+    assert!(!before.is_empty());
+}
+
+#[tokio::test]
+async fn reservations_of_an_earlier_version_are_handed_over() {
+    let manager = FakeManager::start();
+    manager.tell(|state| state.engine_orders = orders(VOLUME, 4));
+    let (control, mut events) = start(&[&manager]);
+    assert_eq!(next_revision(&mut events).await, 1);
+    control.adopt_reservations("from a file".into());
+    assert_eq!(next(&mut events).await, ControlEvent::Settled);
+    let kept = manager.tell(|state| state.engine_orders.reservations.clone());
+    assert_eq!(kept, b"from a file");
+}
+
+#[tokio::test]
 async fn orders_that_cannot_be_followed_are_trouble_and_not_orders() {
     let manager = FakeManager::start();
     manager.tell(|state| {

@@ -116,6 +116,11 @@ random_id!(
     "snapshot id"
 );
 random_id!(
+    /// Snapshots of several volumes that are one consistent cut.
+    SnapshotGroupId,
+    "snapshot group id"
+);
+random_id!(
     /// A disk (a directory) that a blockd stores replicas on.
     DiskId,
     "disk id"

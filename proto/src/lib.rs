@@ -16,4 +16,7 @@ pub use epoch::{Epoch, Sequence};
 pub use geometry::{
     BLOCK_BYTES, BlockNumber, CHUNK_BYTES, ChunkNumber, Extent, SECTOR_BYTES, VolumeSize,
 };
-pub use id::{ClusterId, Credential, DiskId, LayerId, NodeName, ReplicaId, SnapshotId, VolumeId};
+pub use id::{
+    ClusterId, Credential, DiskId, LayerId, NodeName, ReplicaId, SnapshotGroupId, SnapshotId,
+    VolumeId,
+};

@@ -15,7 +15,7 @@ use crate::row::Row;
 use crate::store::{BLOCK, Store, layer};
 
 /// As `daemon::upkeep` does it: steps of 1 MiB, and after each a rest of three times its length.
-const STEP_BLOCKS: u64 = 256;
+const STEP_BLOCKS: u64 = 32;
 const REST_FACTOR: u32 = 3;
 const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_millis(200);

@@ -99,14 +99,18 @@ fn store() -> SimDisk {
         watermark: Sequence::from_raw(99),
     };
     replica.unmap(epoch, extent(6, 2), last).expect("unmapped");
+    replica.begin_scrub(1, 1);
+    replica.scrub_step(3, 1).expect("sound");
+    replica.save_scrub();
     replica.close(epoch).expect("closed");
     disk
 }
 
 fn file(number: u8) -> PathBuf {
     let parts = [Part::Image, Part::Map, Part::Sums];
-    match (number % 7).checked_sub(1) {
+    match (number % 8).checked_sub(1) {
         None => directory().join("replica.json"),
+        Some(6) => directory().join("scrub.json"),
         Some(rest) => file_path(
             directory(),
             layer(1 + u64::from(rest / 3)),
@@ -149,6 +153,12 @@ fn read_all(disk: &SimDisk) {
     if !open(&mut replica, 2) {
         return;
     }
+    replica.begin_scrub(0, 5);
+    while matches!(
+        replica.scrub_step(100, 6),
+        Ok(replica::Progress::Working { .. })
+    ) {}
+    let _ = replica.damages();
     for block in (0..10).chain(598..606).chain([BLOCKS - 1]) {
         let mut out = BytesMut::new();
         let extent = Extent::new(block * BLOCK, BLOCK).expect("in range");

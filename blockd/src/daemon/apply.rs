@@ -69,6 +69,7 @@ impl Applier {
             if slot.volume().is_some_and(|volume| volume != order.volume) {
                 return Some(format!("is not of volume {} as ordered", order.volume));
             }
+            slot.ask_scrub(order.scrub_request);
             return slot.remove_layers(&order.remove_layers).err();
         }
         match order.absent {

@@ -10,7 +10,8 @@ mod apply;
 mod heartbeat;
 mod identity;
 mod managers;
-mod orders;
+pub mod orders;
+mod scrub;
 mod stop;
 mod upkeep;
 
@@ -26,6 +27,7 @@ use crate::store::{OpenStoreError, Store, boot_id};
 use heartbeat::Heartbeat;
 use identity::Identity;
 pub use managers::AddressError;
+pub use scrub::ScrubPace;
 pub use stop::Stop;
 
 /// What an operator says of a daemon.
@@ -45,6 +47,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// The managers' addresses, host:port.
     pub managers: Vec<String>,
+    /// How all blocks are compared with their checksums in the background.
+    pub scrub: ScrubPace,
 }
 
 /// Why the daemon did not start.
@@ -100,6 +104,7 @@ impl Daemon {
         let threads = vec![
             start_heartbeat(config, &store, &stop, server.tcp_address())?,
             start_upkeep(&store, &stop)?,
+            start_scrub(&store, &stop, config.scrub)?,
         ];
         Ok(Self {
             store,
@@ -167,4 +172,15 @@ fn start_upkeep(store: &Arc<Store>, stop: &Arc<Stop>) -> std::io::Result<JoinHan
     std::thread::Builder::new()
         .name("upkeep".to_owned())
         .spawn(move || upkeep::run(&store, &stop))
+}
+
+fn start_scrub(
+    store: &Arc<Store>,
+    stop: &Arc<Stop>,
+    pace: ScrubPace,
+) -> std::io::Result<JoinHandle<()>> {
+    let (store, stop) = (Arc::clone(store), Arc::clone(stop));
+    std::thread::Builder::new()
+        .name("scrub".to_owned())
+        .spawn(move || scrub::run(&store, &stop, pace))
 }

@@ -5,7 +5,7 @@ use ankole_proto::{ClusterId, Credential, DiskId, LayerId, ReplicaId, VolumeId, 
 
 /// What this node is to have.
 #[derive(Debug, Clone)]
-pub(super) struct Orders {
+pub struct Orders {
     /// To be named in the next report.
     pub revision: u64,
     /// Whose orders these are.
@@ -20,7 +20,7 @@ pub(super) struct Orders {
 
 /// A replica that is to exist.
 #[derive(Debug, Clone)]
-pub(super) struct ReplicaOrder {
+pub struct ReplicaOrder {
     /// Which.
     pub replica: ReplicaId,
     /// Of which volume.
@@ -41,7 +41,7 @@ pub(super) struct ReplicaOrder {
 
 /// What to do about a replica that is to exist and does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WhenAbsent {
+pub enum WhenAbsent {
     /// Create it empty with this head.
     Create {
         /// The empty head.
@@ -63,7 +63,7 @@ pub(super) enum WhenAbsent {
 /// Orders without which nothing can be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the managers' orders are of no known cluster: {0:?}")]
-pub(super) struct NoCluster(pub String);
+pub struct NoCluster(pub String);
 
 impl Orders {
     /// Reads the managers' answer.
@@ -71,7 +71,7 @@ impl Orders {
     /// # Errors
     ///
     /// [`NoCluster`] when it does not say whose it is.
-    pub(super) fn from_message(message: v1::BlockdOrders) -> Result<Self, NoCluster> {
+    pub fn from_message(message: v1::BlockdOrders) -> Result<Self, NoCluster> {
         let cluster = message
             .cluster_id
             .parse()

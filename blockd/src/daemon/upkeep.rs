@@ -12,8 +12,9 @@ use crate::disk::LocalDisk;
 use crate::replica::{Progress, WorkError};
 use crate::store::{Slot, Store, StoreReplica};
 
-/// What one step reads or moves at most: 1 MiB.
-const STEP_BLOCKS: u64 = 256;
+/// What one step reads or moves at most: 128 KiB, so that I/O to the same replica waits for no more
+/// than about 100 µs.
+const STEP_BLOCKS: u64 = 32;
 /// The rest after a step, as a multiple of the step.
 const REST_FACTOR: u32 = 3;
 /// The shortest and the longest rest after a step.
@@ -25,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const STEPS_PER_TURN: usize = 64;
 /// How long data may stay dirty: bounds what a flush has to wait for.
 const WRITEBACK_INTERVAL: Duration = Duration::from_secs(5);
+/// How old the count of what a live head hides of the layer below may become.
+const CENSUS_INTERVAL: Duration = Duration::from_secs(30);
 /// What is kept free for merges and metadata: new blocks are refused below the smaller of the two.
 const RESERVE_BYTES: u64 = 1 << 30;
 const RESERVE_PARTS: u64 = 50;
@@ -32,6 +35,7 @@ const RESERVE_PARTS: u64 = 50;
 /// Works until the daemon stops.
 pub(super) fn run(store: &Arc<Store>, stop: &Stop) {
     let mut written_back = Instant::now();
+    let mut counted = Instant::now();
     let mut low = Vec::new();
     while !stop.is_asked() {
         reserve_space(store, &mut low);
@@ -44,6 +48,14 @@ pub(super) fn run(store: &Arc<Store>, stop: &Stop) {
                 slot.write_back();
             }
             written_back = Instant::now();
+        }
+        if counted.elapsed() >= CENSUS_INTERVAL {
+            for slot in store.slots() {
+                if let Some(mut replica) = slot.replica() {
+                    replica.refresh_census();
+                }
+            }
+            counted = Instant::now();
         }
         if !busy {
             stop.rest(PAUSE);
@@ -82,7 +94,10 @@ fn reserve_space(store: &Store, low: &mut Vec<ankole_proto::DiskId>) {
 
 /// Whether more is to be done on this replica.
 fn work_on(slot: &Slot, stop: &Stop) -> bool {
-    step_on(slot, stop, StoreReplica::settle_step) || step_on(slot, stop, StoreReplica::merge_step)
+    step_on(slot, stop, StoreReplica::settle_step)
+        || step_on(slot, stop, StoreReplica::merge_step)
+        || step_on(slot, stop, StoreReplica::private_step)
+        || step_on(slot, stop, StoreReplica::census_step)
 }
 
 type Step = fn(&mut StoreReplica, u64) -> Result<Progress<LocalDisk>, WorkError>;

@@ -13,6 +13,11 @@ use super::{Disk, DiskFile, Space};
 
 /// The longest list of buffers one system call takes; more are written in turns.
 const IOVECS_MAX: usize = 1024;
+/// The longest write that is given to the system in one call, and what longer ones are cut at. The
+/// page cache keeps what was written at once as one large folio, and ext4 walks all blocks of a
+/// folio at each later write into it: an overwrite of 4 KiB takes 11 µs in folios of 1 MiB and 2 µs
+/// in those of 64 KiB, which are written as fast.
+const WRITE_BYTES_MAX: usize = 64 << 10;
 /// What holes can be told apart at, and so the largest filesystem block that a store can stand on.
 const FILESYSTEM_BLOCK_BYTES_MAX: u64 = 4096;
 
@@ -159,24 +164,21 @@ impl DiskFile for LocalFile {
         Ok(done)
     }
 
-    fn write_at(&self, buffers: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        if let [_] = buffers {
-            // One buffer needs no list.
-            return write_rest(&self.fd, buffers, offset, 0);
+    fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        if bytes <= room(offset) && buffers.len() <= IOVECS_MAX {
+            return write_piece(&self.fd, buffers, offset);
         }
-        for buffers in buffers.chunks(IOVECS_MAX) {
-            let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-            let done = match rustix::io::pwritev(&self.fd, buffers, offset) {
-                Ok(done) => done,
-                Err(Errno::INTR) => 0,
-                Err(error) => return Err(error.into()),
-            };
-            if done < bytes {
-                write_rest(&self.fd, buffers, offset, done)?;
-            }
-            offset += bytes as u64;
+        let mut piece = Piece {
+            fd: &self.fd,
+            buffers: Vec::new(),
+            bytes: 0,
+            offset,
+        };
+        for buffer in buffers {
+            piece.add(buffer)?;
         }
-        Ok(())
+        piece.write()
     }
 
     fn punch_hole(&self, range: Range<u64>) -> io::Result<()> {
@@ -219,6 +221,63 @@ impl DiskFile for LocalFile {
     }
 }
 
+/// Bytes from here to the next place where writes are cut.
+fn room(offset: u64) -> usize {
+    let into = usize::try_from(offset % WRITE_BYTES_MAX as u64).unwrap_or_default();
+    WRITE_BYTES_MAX - into
+}
+
+/// What the next system call writes.
+struct Piece<'a> {
+    fd: &'a OwnedFd,
+    buffers: Vec<IoSlice<'a>>,
+    bytes: usize,
+    offset: u64,
+}
+
+impl<'a> Piece<'a> {
+    fn add(&mut self, mut buffer: &'a [u8]) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let left = room(self.offset) - self.bytes;
+            let (now, later) = buffer.split_at(left.min(buffer.len()));
+            self.buffers.push(IoSlice::new(now));
+            self.bytes += now.len();
+            if now.len() == left || self.buffers.len() == IOVECS_MAX {
+                self.write()?;
+            }
+            buffer = later;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.bytes > 0 {
+            write_piece(self.fd, &self.buffers, self.offset)?;
+        }
+        self.offset += self.bytes as u64;
+        self.bytes = 0;
+        self.buffers.clear();
+        Ok(())
+    }
+}
+
+fn write_piece(fd: impl AsFd, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+    if let [_] = buffers {
+        // One buffer needs no list.
+        return write_rest(fd, buffers, offset, 0);
+    }
+    let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+    let done = match rustix::io::pwritev(&fd, buffers, offset) {
+        Ok(done) => done,
+        Err(Errno::INTR) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    if done < bytes {
+        return write_rest(fd, buffers, offset, done);
+    }
+    Ok(())
+}
+
 /// Finishes a vectored write that the system cut short after `done` bytes.
 fn write_rest(
     fd: impl AsFd,
@@ -241,4 +300,29 @@ fn write_rest(
         start = end;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_write_in_odd_pieces_arrives_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = LocalDisk::open(folder.path()).unwrap();
+        let file = disk.create(Path::new("file")).unwrap();
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().step_by(7).take(300_000).collect();
+        let buffers: Vec<IoSlice<'_>> = bytes[..3000]
+            .iter()
+            .map(std::slice::from_ref)
+            .chain(bytes[3000..].chunks(70_001))
+            .map(IoSlice::new)
+            .collect();
+        let offset = 65_530;
+        file.write_at(&buffers, offset).unwrap();
+        let mut read = vec![0; bytes.len()];
+        assert_eq!(file.read_at(&mut read, offset).unwrap(), bytes.len());
+        assert!(read == bytes);
+        assert_eq!(file.len().unwrap(), offset + bytes.len() as u64);
+    }
 }

@@ -30,6 +30,11 @@ impl BlockRun {
         self.count * BLOCK_BYTES
     }
 
+    /// Its blocks, in order.
+    pub fn blocks(self) -> impl Iterator<Item = BlockNumber> {
+        (self.first.raw()..self.end()).map(BlockNumber::from_raw)
+    }
+
     /// The block behind its last.
     pub const fn end(self) -> u64 {
         self.first.raw() + self.count
@@ -65,6 +70,35 @@ impl<F: DiskFile> LayerFiles<F> {
             }
         }
         Ok(())
+    }
+
+    /// Those blocks of a run that do not match their sums or cannot be read. `sums` holds the stored
+    /// sums of the run then.
+    ///
+    /// # Errors
+    ///
+    /// What the system said of the sums.
+    pub fn bad_blocks(
+        &self,
+        run: BlockRun,
+        buffer: &mut Vec<u8>,
+        sums: &mut Vec<u8>,
+    ) -> io::Result<Vec<BlockNumber>> {
+        buffer.clear();
+        buffer.resize(usize::try_from(run.bytes()).unwrap_or_default(), 0);
+        let whole = read_exact_at(&self.image, buffer, run.first.offset()).is_ok();
+        self.read_sums(run, sums)?;
+        let blocks = buffer
+            .chunks_exact_mut(BLOCK)
+            .zip(sums.chunks_exact(SUM_BYTES));
+        let mut bad = Vec::new();
+        for (number, (block, stated)) in run.blocks().zip(blocks) {
+            let readable = whole || read_exact_at(&self.image, block, number.offset()).is_ok();
+            if !readable || crc32c::crc32c(block).to_le_bytes() != stated {
+                bad.push(number);
+            }
+        }
+        Ok(bad)
     }
 
     /// Writes whole blocks: `buffers` to the image, then their sums.

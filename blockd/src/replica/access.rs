@@ -3,7 +3,7 @@
 use ankole_proto::wire::body::{LayerLink, Memory};
 use ankole_proto::{BLOCK_BYTES, Epoch, LayerId, ReplicaId, VolumeId, VolumeSize};
 
-use super::{Allocation, LayerUsage, Replica, State};
+use super::{Allocation, Replica, State};
 use crate::disk::Disk;
 
 impl<D: Disk> Replica<D> {
@@ -37,23 +37,8 @@ impl<D: Disk> Replica<D> {
         self.tree.links()
     }
 
-    /// Every layer with its use of space, in the same order.
-    pub fn usage(&self) -> Vec<LayerUsage> {
-        self.tree
-            .links()
-            .into_iter()
-            .map(|link| LayerUsage {
-                link,
-                used_bytes: self.index.present_blocks(link.layer) * BLOCK_BYTES,
-                removing: self
-                    .descriptor
-                    .layer(link.layer)
-                    .is_some_and(|layer| layer.removing),
-            })
-            .collect()
-    }
-
-    /// Bytes of all blocks that all layers hold.
+    /// Bytes of all blocks that all layers hold, those of layers that it shares with clones too:
+    /// what the replica would take alone.
     pub fn used_bytes(&self) -> u64 {
         self.tree
             .layers()

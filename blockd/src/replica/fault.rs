@@ -135,6 +135,8 @@ impl<D: Disk> Replica<D> {
         written.map_err(|error| self.failed("writing a map", error))?;
         if layer == self.tree.head() {
             self.chunks.put_record(chunk, record);
+        } else {
+            self.census.forget(layer);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ankole_proto::{ChunkNumber, LayerId};
 
+use super::census::Census;
 use super::chunk_cache::{CacheBudget, ChunkCache};
 use super::damages::Damages;
 use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Stop, StoredState};
@@ -14,6 +15,7 @@ use super::memory::Recollection;
 use super::open_files::OpenFiles;
 use super::private::{Privacy, is_left_behind};
 use super::recover::recover_layer;
+use super::scrub::Scrub;
 use super::vacated::Vacated;
 use super::{Allocation, Replica, Session, State};
 use crate::disk::{Disk, DiskFile};
@@ -196,6 +198,8 @@ impl<D: Disk> Replica<D> {
             Stop::Clean => Dirty::default(),
             Stop::Unclean => Dirty::left_behind(),
         };
+        let mut damages = Damages::default();
+        let scrub = Scrub::load(disk, directory, &descriptor, &mut damages);
         let mut replica = Self {
             disk: disk.clone(),
             directory: PathBuf::from(directory),
@@ -216,7 +220,9 @@ impl<D: Disk> Replica<D> {
             merge: None,
             settle: None,
             privacy: Privacy::new(),
-            damages: Damages::default(),
+            damages,
+            scrub,
+            census: Census::default(),
             resummed_blocks: 0,
             sums: Vec::new(),
             block_sums: Vec::new(),
@@ -249,6 +255,13 @@ impl<D: Disk> Replica<D> {
     }
 }
 
+/// Whether another replica has the layer's files too: then no rebuild here has written to them.
+fn is_shared<F: DiskFile>(directory: &Path, files: &LayerFiles<F>) -> Result<bool, LoadError> {
+    let path = file_path(directory, files.layer, Part::Image);
+    let links = files.image.links();
+    Ok(links.map_err(|error| file_error(&path, error))? > 1)
+}
+
 /// Repairs and reads every layer, base first; the index and the head's files.
 fn read_layers<D: Disk>(
     disk: &D,
@@ -266,7 +279,7 @@ fn read_layers<D: Disk>(
         let files = open_layer(disk, directory, layer, lengths)?;
         let is_head = layer == tree.head();
         let in_doubt = is_head || descriptor.state == StoredState::Rebuilding;
-        if in_doubt && descriptor.stop == Stop::Unclean {
+        if in_doubt && descriptor.stop == Stop::Unclean && !is_shared(directory, &files)? {
             recover_layer(&files).map_err(|error| scan_error(directory, layer, error))?;
         }
         scan_layer(&files, &mut index, chain.contains(&layer))

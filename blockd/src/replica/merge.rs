@@ -2,10 +2,12 @@
 //! by chunk, while I/O goes on; then it leaves the tree.
 //!
 //! A step copies blocks, the caller syncs them, the next step marks them present in the target
-//! (never before their data is durable), and once all is marked and durable the layer goes. Until
-//! then both layers hold the block, so a stop at any point loses nothing, and the merge begins
-//! again from the first chunk, where it finds its work done. A layer without children is dropped;
-//! one with several waits.
+//! (never before their data is durable), and once all is marked and durable the layer goes. A chunk
+//! that is marked, durably, is given back by the source on the way: its map record is cleared, and
+//! once that is durable its place is punched ([`release`]). So a merge needs free space for a few
+//! steps, however large the layer. Until then both layers hold the block, so a stop at any point
+//! loses nothing, and the merge begins again from the first chunk, where it finds its work done. A
+//! layer without children is dropped; one with several waits.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +20,15 @@ use crate::disk::Disk;
 use crate::layer::{BLOCK, MapRecord, PLACES};
 
 use super::read::as_index;
+use release::Release;
+
+mod release;
 
 /// The most chunks whose maps one step looks at: bounds the time of a step over empty space.
 const CHUNKS_PER_STEP_MAX: u64 = 1024;
+/// How many blocks are copied before a sync: enough that syncs are not what a merge waits for, few
+/// enough to be synced at once and to fit in what is kept free.
+const BLOCKS_PER_SYNC: u64 = 512;
 
 /// What a merge waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +52,14 @@ pub(super) struct Merge {
     source: LayerId,
     target: LayerId,
     next_chunk: u64,
-    /// Copied and not yet marked in the target.
+    /// Of that chunk: the first that was not looked at.
+    next_place: usize,
+    /// Copied since the last sync.
     copied: BTreeMap<ChunkNumber, MapRecord>,
+    copied_blocks: u64,
+    /// Copied, durable, and not yet marked in the target.
+    durable: BTreeMap<ChunkNumber, MapRecord>,
+    release: Release,
     wait: Wait,
     stage: Stage,
 }
@@ -55,6 +69,9 @@ impl Merge {
     pub(super) fn synced(&mut self, number: u64) {
         if self.wait == Wait::Sync(number) {
             self.wait = Wait::Nothing;
+            self.durable = std::mem::take(&mut self.copied);
+            self.copied_blocks = 0;
+            self.release.synced();
         }
     }
 
@@ -65,12 +82,41 @@ impl Merge {
 
     /// Whether nothing was written to the target: its files may still be shared.
     const fn is_new(&self) -> bool {
-        self.next_chunk == 0
+        self.next_chunk == 0 && self.next_place == 0
+    }
+
+    /// Takes what was copied of a chunk.
+    fn add(&mut self, chunk: ChunkNumber, moved: &MapRecord) {
+        self.copied_blocks += moved.present.count() as u64;
+        let copied = self.copied.entry(chunk).or_default();
+        for block in 0..PLACES {
+            if moved.present.contains(block) {
+                copied.present.set(block, true);
+            }
+            if moved.zero.contains(block) {
+                copied.zero.set(block, true);
+            }
+        }
+    }
+
+    /// Goes on behind this place of the chunk.
+    fn advance(&mut self, end: usize) {
+        self.next_place = end;
+        if end >= PLACES {
+            self.next_place = 0;
+            self.next_chunk += 1;
+        }
+    }
+
+    /// Whether what was copied is to be synced before more is.
+    fn is_full(&self) -> bool {
+        self.copied_blocks >= BLOCKS_PER_SYNC
     }
 
     /// Whether places of a chunk of `layer` hold copies that its map does not count yet.
     pub(super) fn has_copied(&self, layer: LayerId, chunk: ChunkNumber) -> bool {
-        self.target == layer && self.copied.contains_key(&chunk)
+        self.target == layer
+            && (self.copied.contains_key(&chunk) || self.durable.contains_key(&chunk))
     }
 }
 
@@ -104,13 +150,14 @@ impl<D: Disk> Replica<D> {
         {
             return Ok(progress);
         }
+        self.give_back()?;
         self.mark_copied()?;
         let (blocks, at_end) = self.copy_chunks(budget_blocks)?;
-        let has_copied = self
-            .merge
-            .as_ref()
-            .is_some_and(|merge| !merge.copied.is_empty());
-        if has_copied {
+        let (is_full, is_under_way) = self.merge.as_ref().map_or((false, false), |merge| {
+            let waits = !merge.copied.is_empty() || merge.release.waits_for_sync();
+            (merge.is_full(), waits)
+        });
+        if is_full || at_end && is_under_way {
             self.sync_merge(Stage::Copying)
         } else if at_end {
             self.sync_merge(Stage::Finishing)
@@ -137,11 +184,17 @@ impl<D: Disk> Replica<D> {
                     return Ok(Progress::Working { blocks: 0 });
                 }
                 [target] => {
+                    // A file that a clone has too stays as it is.
+                    let release = Release::new(!self.is_shared(source)?);
                     self.merge = Some(Merge {
                         source,
                         target: *target,
                         next_chunk: 0,
+                        next_place: 0,
                         copied: BTreeMap::new(),
+                        copied_blocks: 0,
+                        durable: BTreeMap::new(),
+                        release,
                         wait: Wait::Nothing,
                         stage: Stage::Copying,
                     });
@@ -162,7 +215,9 @@ impl<D: Disk> Replica<D> {
             Ok(files) => files.clone(),
             Err(error) => return Err(self.failed("opening a layer", error).into()),
         };
-        let plan = self.plan_merge(vec![files.image, files.sums, files.map]);
+        let mut synced = vec![files.image, files.sums, files.map];
+        synced.extend(self.cleared_map()?);
+        let plan = self.plan_merge(synced);
         if let Some(merge) = &mut self.merge {
             merge.wait = Wait::Sync(plan.number());
             merge.stage = stage;
@@ -170,45 +225,56 @@ impl<D: Disk> Replica<D> {
         Ok(Progress::Sync(plan))
     }
 
-    /// Copies chunk after chunk; how many blocks, and whether the last chunk is behind.
+    /// Copies piece after piece; how many blocks, and whether the last chunk is behind.
     fn copy_chunks(&mut self, budget_blocks: u64) -> Result<(u64, bool), WorkError> {
         let chunks = self.size.chunks();
         let mut blocks = 0;
         for _ in 0..CHUNKS_PER_STEP_MAX {
             let Some(merge) = &self.merge else { break };
-            let (source, target, chunk) = (merge.source, merge.target, merge.next_chunk);
-            if chunk >= chunks {
+            if merge.next_chunk >= chunks {
                 return Ok((blocks, true));
             }
-            if blocks >= budget_blocks {
+            if blocks >= budget_blocks || merge.is_full() {
                 break;
             }
-            let chunk = ChunkNumber::from_raw(chunk);
-            let moved = self.copy_chunk(source, target, chunk)?;
-            blocks += moved.present.count() as u64;
-            if let Some(merge) = &mut self.merge {
-                merge.next_chunk += 1;
-                if !moved.is_empty() {
-                    merge.copied.insert(chunk, moved);
-                }
-            }
+            blocks += self.copy_piece(budget_blocks - blocks)?;
         }
         Ok((blocks, false))
     }
 
-    /// Copies what the target does not decide; what it is to be told.
-    fn copy_chunk(
+    /// Copies, of the next chunk, what the target does not decide, at most so many blocks; how many.
+    fn copy_piece(&mut self, blocks_max: u64) -> Result<u64, BlockError> {
+        let Some(merge) = &self.merge else {
+            return Ok(0);
+        };
+        let (source, target, first) = (merge.source, merge.target, merge.next_place);
+        let chunk = ChunkNumber::from_raw(merge.next_chunk);
+        let from = self.record(source, chunk)?;
+        if !from.is_empty() {
+            let to = self.record(target, chunk)?;
+            let mut moved = undecided(&from, &to);
+            let end = keep_piece(&mut moved, first, blocks_max);
+            self.copy_present(source, target, chunk, &moved)?;
+            if let Some(merge) = &mut self.merge {
+                merge.add(chunk, &moved);
+                merge.advance(end);
+            }
+            return Ok(moved.present.count() as u64);
+        }
+        if let Some(merge) = &mut self.merge {
+            merge.advance(PLACES);
+        }
+        Ok(0)
+    }
+
+    /// Copies the blocks that `moved` has.
+    fn copy_present(
         &mut self,
         source: LayerId,
         target: LayerId,
         chunk: ChunkNumber,
-    ) -> Result<MapRecord, BlockError> {
-        let from = self.record(source, chunk)?;
-        if from.is_empty() {
-            return Ok(from);
-        }
-        let to = self.record(target, chunk)?;
-        let moved = undecided(&from, &to);
+        moved: &MapRecord,
+    ) -> Result<(), BlockError> {
         let extent = chunk.extent_in(self.size);
         let mut data = Vec::new();
         for run in present_runs(&moved.present, extent) {
@@ -230,17 +296,21 @@ impl<D: Disk> Replica<D> {
             written.map_err(|error| self.failed("merging blocks", error))?;
         }
         debug_assert!(data.len() <= PLACES * BLOCK);
-        Ok(moved)
+        Ok(())
     }
 
-    /// Tells the target's map of what was copied and is durable now.
+    /// Tells the target's map of what was copied and is durable now. A chunk that was copied whole
+    /// may then be given back.
     fn mark_copied(&mut self) -> Result<(), Medium> {
         let Some(merge) = &mut self.merge else {
             return Ok(());
         };
         let (source, target) = (merge.source, merge.target);
-        let copied = std::mem::take(&mut merge.copied);
-        for (chunk, moved) in copied {
+        let durable = std::mem::take(&mut merge.durable);
+        let next = ChunkNumber::from_raw(merge.next_chunk);
+        let whole = durable.keys().copied().filter(|chunk| *chunk < next);
+        merge.release.mark(whole);
+        for (chunk, moved) in durable {
             let old = self.record(target, chunk)?;
             // What was written or unmapped meanwhile is newer.
             let moved = undecided(&moved, &old);
@@ -281,4 +351,23 @@ fn undecided(from: &MapRecord, to: &MapRecord) -> MapRecord {
         }
     }
     moved
+}
+
+/// Keeps of a record what lies at or behind `first` and holds at most so many present blocks; where
+/// it ends.
+fn keep_piece(record: &mut MapRecord, first: usize, blocks_max: u64) -> usize {
+    let (mut end, mut blocks) = (PLACES, 0);
+    for place in 0..PLACES {
+        if place >= first && record.present.contains(place) {
+            if blocks == blocks_max {
+                end = end.min(place);
+            }
+            blocks += 1;
+        }
+        if place < first || place >= end {
+            record.present.set(place, false);
+            record.zero.set(place, false);
+        }
+    }
+    end
 }

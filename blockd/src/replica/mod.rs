@@ -17,6 +17,7 @@ use crate::disk::Disk;
 use crate::layer::Tree;
 
 mod access;
+mod census;
 mod chunk_cache;
 mod clone;
 mod create;
@@ -37,6 +38,8 @@ mod read;
 mod rebuild;
 mod recover;
 pub mod refusal;
+mod repair;
+mod scrub;
 mod settle;
 mod snapshot;
 mod sums;
@@ -58,6 +61,7 @@ pub use refusal::{
     ChecksumMismatch, DataError, LayerError, Medium, OpenError, Refusal, TreeError, Unusable,
     WorkError,
 };
+pub use scrub::{DAMAGES_TOLD, ScrubReport};
 
 /// Whether a replica can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +107,9 @@ pub struct LayerUsage {
     pub link: LayerLink,
     /// Bytes of the blocks it holds.
     pub used_bytes: u64,
+    /// Of these, what is given back when the layer is merged away: blocks that the next newer layer
+    /// decides itself. 0 while several layers stand on it.
+    pub reclaimable_bytes: u64,
     /// To be merged away as soon as it has at most one child.
     pub removing: bool,
 }
@@ -144,6 +151,8 @@ pub struct Replica<D: Disk> {
     settle: Option<settle::Settle>,
     privacy: private::Privacy<D>,
     damages: damages::Damages,
+    scrub: scrub::Scrub,
+    census: census::Census,
     resummed_blocks: u64,
     /// Reused between calls: sums of a run.
     sums: Vec<u8>,

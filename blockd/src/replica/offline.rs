@@ -3,16 +3,17 @@
 use std::io;
 use std::path::Path;
 
-use ankole_proto::{BLOCK_BYTES, ChunkNumber, LayerId, VolumeSize};
+use ankole_proto::{BLOCK_BYTES, BlockNumber, ChunkNumber, LayerId, VolumeSize};
 use serde::Serialize;
 
+use super::census::decided_above;
 use super::descriptor::{Descriptor, Stop, StoredState};
 use super::load::{LoadError, ScanError, file_error, open_layer, read_descriptor, scan_error};
-use super::read::as_index;
 use super::rebuild::present_runs;
 use super::recover::allocated_in;
+use super::scrub::DAMAGES_TOLD;
 use crate::disk::{Disk, DiskFile};
-use crate::layer::{BLOCK, LayerFiles, Lengths, MapRecord, PLACES, file_path};
+use crate::layer::{BLOCK, LayerFiles, Lengths, MapRecord, PLACES, Part, file_path};
 
 /// The most findings that are listed; all are counted.
 const FINDINGS_MAX: usize = 100;
@@ -47,6 +48,11 @@ pub struct InspectedLayer {
     pub parent: Option<String>,
     /// Blocks it holds, in bytes.
     pub used_bytes: u64,
+    /// Of these, what is given back when it is merged away: blocks that the only layer on it
+    /// decides itself.
+    pub reclaimable_bytes: u64,
+    /// Its files are those of a clone, too.
+    pub shared: bool,
     /// To be merged away.
     pub removing: bool,
     /// Sums may be missing after an unclean stop.
@@ -66,6 +72,17 @@ pub struct Verification {
     pub damaged: u64,
     /// What is damaged, the first 100.
     pub findings: Vec<String>,
+    /// Bad blocks among that, the first 64.
+    pub damages: Vec<DamagedBlock>,
+}
+
+/// A block that does not match its checksum or cannot be read.
+#[derive(Debug, Clone, Serialize)]
+pub struct DamagedBlock {
+    /// Which layer.
+    pub layer: String,
+    /// Where in the volume, bytes.
+    pub offset: u64,
 }
 
 impl Verification {
@@ -74,6 +91,19 @@ impl Verification {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
         }
+    }
+
+    fn find_block(&mut self, layer: LayerId, block: BlockNumber) {
+        if self.damages.len() < DAMAGES_TOLD {
+            self.damages.push(DamagedBlock {
+                layer: layer.to_string(),
+                offset: block.offset(),
+            });
+        }
+        self.find(format!(
+            "block {} of layer {layer} does not match its checksum or cannot be read",
+            block.raw()
+        ));
     }
 }
 
@@ -142,17 +172,36 @@ pub fn inspect<D: Disk>(disk: &D, directory: &Path) -> Result<Inspection, LoadEr
     let mut layers = Vec::with_capacity(descriptor.layers.len());
     for entry in &descriptor.layers {
         let layer = StillLayer::open(disk, directory, &descriptor, entry.id)?;
-        let mut blocks = 0;
-        for chunk in 0..layer.size.chunks() {
-            let record = layer
-                .record(ChunkNumber::from_raw(chunk))
-                .map_err(|error| scan_error(directory, entry.id, error))?;
+        let above = match &children(&descriptor, entry.id)[..] {
+            [only] => Some(StillLayer::open(disk, directory, &descriptor, *only)?),
+            _ => None,
+        };
+        let is_leaf = children(&descriptor, entry.id).is_empty();
+        let (mut blocks, mut reclaimable) = (0, 0);
+        for chunk in (0..layer.size.chunks()).map(ChunkNumber::from_raw) {
+            let scan = |error| scan_error(directory, entry.id, error);
+            let record = layer.record(chunk).map_err(scan)?;
             blocks += record.present.count() as u64;
+            if let Some(above) = &above
+                && !record.present.is_empty()
+            {
+                reclaimable += decided_above(&record, &above.record(chunk).map_err(scan)?);
+            }
         }
+        if is_leaf && entry.id != descriptor.head {
+            reclaimable = blocks;
+        }
+        let links = layer
+            .files
+            .image
+            .links()
+            .map_err(|error| file_error(&file_path(directory, entry.id, Part::Image), error))?;
         layers.push(InspectedLayer {
             layer: entry.id.to_string(),
             parent: entry.parent.map(|parent| parent.to_string()),
             used_bytes: blocks * BLOCK_BYTES,
+            reclaimable_bytes: reclaimable * BLOCK_BYTES,
+            shared: links > 1,
             removing: entry.removing,
             unsettled: entry.unsettled,
         });
@@ -167,6 +216,13 @@ pub fn inspect<D: Disk>(disk: &D, directory: &Path) -> Result<Inspection, LoadEr
         head: descriptor.head.to_string(),
         layers,
     })
+}
+
+/// What stands on a layer.
+fn children(descriptor: &Descriptor, layer: LayerId) -> Vec<LayerId> {
+    let of = |entry: &&super::descriptor::StoredLayer| entry.parent == Some(layer);
+    let entries = descriptor.layers.iter().filter(of);
+    entries.map(|entry| entry.id).collect()
 }
 
 /// Compares every block of every layer with its sum.
@@ -200,7 +256,7 @@ fn verify_layer<F: DiskFile>(
     found: &mut Verification,
 ) {
     let id = layer.files.layer;
-    let mut sums = Vec::new();
+    let (mut data, mut sums) = (Vec::new(), Vec::new());
     for chunk in (0..layer.size.chunks()).map(ChunkNumber::from_raw) {
         let record = match layer.record(chunk) {
             Ok(record) => record,
@@ -211,20 +267,12 @@ fn verify_layer<F: DiskFile>(
         };
         for run in present_runs(&record.present, chunk.extent_in(layer.size)) {
             found.blocks += run.count;
-            let mut data = vec![0; as_index(run.bytes())];
-            let compared = layer.files.read_run(run, &mut data, &mut sums, |block, _| {
-                if lenient {
-                    found.unsettled_blocks += 1;
-                } else {
-                    found.find(format!(
-                        "block {} of layer {id} does not match its checksum",
-                        block.raw()
-                    ));
-                }
-                Ok::<_, io::Error>(())
-            });
-            if let Err(error) = compared {
-                found.find(format!("layer {id}: chunk {}: {error}", chunk.raw()));
+            match layer.files.bad_blocks(run, &mut data, &mut sums) {
+                Ok(bad) if lenient => found.unsettled_blocks += bad.len() as u64,
+                Ok(bad) => bad
+                    .into_iter()
+                    .for_each(|block| found.find_block(id, block)),
+                Err(error) => found.find(format!("layer {id}: chunk {}: {error}", chunk.raw())),
             }
         }
     }

@@ -82,14 +82,6 @@ impl<D: Disk> Privacy<D> {
     pub(super) fn abandon(&mut self) {
         self.copy = None;
     }
-
-    /// The layer is not in the tree any more.
-    pub(super) fn forget(&mut self, layer: LayerId) {
-        self.wanted.remove(&layer);
-        if self.copy.as_ref().is_some_and(|copy| copy.layer == layer) {
-            self.copy = None;
-        }
-    }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -117,6 +109,15 @@ impl<D: Disk> Replica<D> {
             Err(error) => Err(error),
         };
         shared.map_err(|error| self.failed("looking at a layer", error))
+    }
+
+    /// The layer is not in the tree any more.
+    pub(super) fn forget_private(&mut self, layer: LayerId) {
+        self.privacy.wanted.remove(&layer);
+        let copy = self.privacy.copy.as_ref();
+        if copy.is_some_and(|copy| copy.layer == layer) {
+            self.drop_copies();
+        }
     }
 
     /// Has the background work give the layer files of its own.
@@ -262,8 +263,8 @@ impl<D: Disk> Replica<D> {
         damage.into()
     }
 
-    /// A full disk: the space is needed elsewhere.
-    fn drop_copies(&mut self) {
+    /// Gives a copy up and its space back.
+    pub(super) fn drop_copies(&mut self) {
         let Some(copy) = self.privacy.copy.take() else {
             return;
         };

@@ -94,11 +94,41 @@ impl<D: Disk> Replica<D> {
     ) -> Result<(), BlockError> {
         let read = match self.files.in_slot(&self.disk, slot, layer) {
             Ok(files) => read_exact_at(&files.image, buffer, run.first.offset()),
-            Err(error) => Err(error),
+            Err(error) => return Err(self.failed("opening a layer", error).into()),
         };
-        read.map_err(|error| self.failed("reading blocks", error))?;
+        if let Err(error) = read {
+            self.read_each(layer, run, buffer, error)?;
+        }
         let differing = self.differing(slot, run, buffer)?;
         self.take_differing(layer, differing)
+    }
+
+    /// A run could not be read: reads it block by block, to tell the one that cannot. That one is
+    /// damaged like one that does not match its sum: a peer has it. Nobody relies on a replica that
+    /// is being rebuilt; a file that is too short is no bad block.
+    fn read_each(
+        &mut self,
+        layer: LayerId,
+        run: BlockRun,
+        buffer: &mut [u8],
+        error: std::io::Error,
+    ) -> Result<(), BlockError> {
+        let is_short = error.kind() == std::io::ErrorKind::UnexpectedEof;
+        if self.state == State::Rebuilding || is_short {
+            return Err(self.failed("reading blocks", error).into());
+        }
+        let image = match self.files.of(&self.disk, layer) {
+            Ok(files) => files.image.clone(),
+            Err(error) => return Err(self.failed("opening a layer", error).into()),
+        };
+        for (block, data) in run.blocks().zip(buffer.chunks_exact_mut(BLOCK)) {
+            if read_exact_at(&image, data, block.offset()).is_err() {
+                let damage = ChecksumMismatch { layer, block };
+                self.damages.find(damage);
+                return Err(damage.into());
+            }
+        }
+        Ok(())
     }
 
     /// Reads blocks that a layer holds, and verifies them (INV-13); newest copies or not.
@@ -120,7 +150,19 @@ impl<D: Disk> Replica<D> {
             }),
             Err(error) => Err(error),
         };
-        read.map_err(|error| self.failed("reading blocks", error))?;
+        if let Err(error) = read {
+            self.read_each(layer, run, buffer, error)?;
+            // It was not the data, or has passed.
+            differing.clear();
+            let read = match self.files.of(&self.disk, layer) {
+                Ok(files) => files.read_run(run, buffer, &mut self.sums, |block, sum| {
+                    differing.push((block, sum));
+                    Ok::<_, std::io::Error>(())
+                }),
+                Err(error) => Err(error),
+            };
+            read.map_err(|error| self.failed("reading blocks", error))?;
+        }
         self.take_differing(layer, differing)
     }
 

@@ -79,7 +79,11 @@ impl<D: Disk> Replica<D> {
     }
 
     /// The chunk of an extent that is whole blocks of one chunk of a layer of the tree.
-    fn chunk_of(&self, layer: LayerId, extent: Extent) -> Result<ChunkNumber, LayerError> {
+    pub(super) fn chunk_of(
+        &self,
+        layer: LayerId,
+        extent: Extent,
+    ) -> Result<ChunkNumber, LayerError> {
         if !self.tree.contains(layer) {
             return Err(LayerError::NoSuchLayer(layer));
         }
@@ -126,20 +130,7 @@ impl<D: Disk> Replica<D> {
         }
         let (layer, blocks) = (body.layer, &body.blocks);
         let chunk = self.chunk_of(layer, extent)?;
-        let outside = |block: usize| {
-            let number = chunk.first_block().raw() + block as u64;
-            let within = BlockNumber::from_raw(number).extent();
-            !extent.overlaps(within)
-                && (blocks.present.contains(block) || blocks.zero.contains(block))
-        };
-        if (0..PLACES).any(outside) {
-            return Err(LayerError::Malformed("blocks outside the extent"));
-        }
-        if blocks.data.len() != blocks.present.count() * BLOCK {
-            return Err(LayerError::Malformed(
-                "data does not match the present blocks",
-            ));
-        }
+        check_body(chunk, extent, blocks)?;
         self.make_private(layer)?;
         self.forget_chunk(chunk)?;
         let old = self.record(layer, chunk)?;
@@ -267,7 +258,7 @@ impl<D: Disk> Replica<D> {
             .layers()
             .filter(|layer| !tree.contains(*layer))
             .collect();
-        self.privacy.abandon();
+        self.drop_copies();
         if self.tree.contains(tree.head()) {
             // It was sealed here, and may be shared.
             self.make_private(tree.head())?;
@@ -327,6 +318,28 @@ impl<D: Disk> Replica<D> {
         }
         Ok(())
     }
+}
+
+/// Whether a body says something of the blocks of the extent, and of no others.
+pub(super) fn check_body(
+    chunk: ChunkNumber,
+    extent: Extent,
+    blocks: &LayerBlocks,
+) -> Result<(), LayerError> {
+    let outside = |block: usize| {
+        let number = chunk.first_block().raw() + block as u64;
+        let within = BlockNumber::from_raw(number).extent();
+        !extent.overlaps(within) && (blocks.present.contains(block) || blocks.zero.contains(block))
+    };
+    if (0..PLACES).any(outside) {
+        return Err(LayerError::Malformed("blocks outside the extent"));
+    }
+    if blocks.data.len() != blocks.present.count() * BLOCK {
+        return Err(LayerError::Malformed(
+            "data does not match the present blocks",
+        ));
+    }
+    Ok(())
 }
 
 /// The runs of set blocks of a part of a chunk, in order.

@@ -187,6 +187,23 @@ pub enum LayerError {
     /// Layers are read from a complete replica only (INV-9).
     #[error("the replica is being rebuilt")]
     Rebuilding,
+    /// A repair whose frame tells a block otherwise than the map.
+    #[error(
+        "block {} of layer {layer} is {here} here and not in the frame: the replicas differ; compare \
+         them again, or rebuild this one",
+        block.raw()
+    )]
+    Differs {
+        /// Which layer.
+        layer: LayerId,
+        /// Which block.
+        block: BlockNumber,
+        /// What it is here.
+        here: &'static str,
+    },
+    /// A repair that changes sums of files that another replica shares.
+    #[error("layer {0} is shared with a clone and is being copied for the repair: repair it again")]
+    Shared(LayerId),
     /// Layers are written on a rebuilding replica only (INV-6).
     #[error("the replica is not being rebuilt")]
     NotRebuilding,
@@ -330,7 +347,7 @@ impl Refusal for LayerError {
             Self::OutOfRange => ErrorCode::OutOfRange,
             Self::Malformed(_) => ErrorCode::Malformed,
             Self::Rebuilding => ErrorCode::Rebuilding,
-            Self::NotRebuilding => ErrorCode::TreeConflict,
+            Self::NotRebuilding | Self::Differs { .. } | Self::Shared(_) => ErrorCode::TreeConflict,
         }
     }
 

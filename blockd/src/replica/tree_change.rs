@@ -36,6 +36,7 @@ impl<D: Disk> Replica<D> {
 
     /// Begins to write to another head, whose files are empty or synced.
     pub(super) fn enter_head(&mut self, files: LayerFiles<D::File>) {
+        self.census.forget(self.files.head().layer);
         self.files.replace_head(files);
         self.chunks.next_head();
         self.vacated.clear();
@@ -49,8 +50,9 @@ impl<D: Disk> Replica<D> {
     /// now is removed when the replica is loaded.
     pub(super) fn remove_files(&mut self, layer: LayerId) {
         self.files.remove(layer);
-        self.privacy.forget(layer);
+        self.forget_private(layer);
         self.damages.forget_layer(layer);
+        self.census.forget(layer);
         self.index.remove_layer(layer);
         for part in Part::ALL {
             let _ = self

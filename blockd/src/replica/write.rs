@@ -202,6 +202,8 @@ impl<D: Disk> Replica<D> {
             .and_then(|()| self.back_sums(run, sums));
         let Err(error) = written else {
             self.keep_sums(run, sums);
+            let head = self.tree.head();
+            self.damages.mend(head, run.blocks());
             return Ok(());
         };
         // What was written of it has no sum yet.

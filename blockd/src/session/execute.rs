@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ankole_proto::wire::body::{OpenRequest, Opened};
+use ankole_proto::wire::rebuild::WriteLayer;
 use ankole_proto::wire::{ErrorCode, Header};
 use ankole_proto::{ChunkNumber, Epoch, Extent, LayerId, ReplicaId, Sequence};
 use bytes::{Bytes, BytesMut};
@@ -74,7 +75,7 @@ impl Tenant {
 /// The denial for a refusal. When the replica has become faulted the managers hear of it at once.
 fn deny(slot: &Slot, error: &dyn Refusal) -> Denial {
     let denial = Denial::of(error);
-    if denial.code == ErrorCode::Io {
+    if matches!(denial.code, ErrorCode::Io | ErrorCode::Checksum) {
         tracing::error!(replica = %slot.id(), "{}", denial.message);
         slot.tell();
     }
@@ -105,6 +106,11 @@ pub(super) fn execute(
             let written = tenant.enter()?.write_layer(tenant.epoch(), extent, &body);
             written.map_err(|error| tenant.deny(&error))?;
             return Ok(Some(Bytes::new()));
+        }
+        Request::RepairLayer(extent, body) => {
+            return tenant
+                .repair_layer(extent, &body)
+                .map(|()| Some(Bytes::new()));
         }
         Request::Tree(request) => {
             change_tree(tenant, link, disk_threads, *header, request);
@@ -175,6 +181,18 @@ impl Tenant {
         let digest = replica.digest(self.epoch(), layer, extent);
         drop(replica);
         Ok(digest.map_err(|error| self.deny(&error))?.encode())
+    }
+
+    fn repair_layer(&self, extent: Extent, body: &WriteLayer) -> Result<(), Denial> {
+        let repaired = self.enter()?.repair_layer(self.epoch(), extent, body);
+        let blocks = repaired.map_err(|error| self.deny(&error))?;
+        if blocks > 0 {
+            let (replica, layer) = (self.slot.id(), body.layer);
+            tracing::info!(%replica, %layer, blocks, offset = extent.offset(), "repaired");
+            // The managers hold a list of what is damaged.
+            self.slot.tell();
+        }
+        Ok(())
     }
 
     fn read_layer(&self, layer: LayerId, extent: Extent) -> Result<Bytes, Denial> {

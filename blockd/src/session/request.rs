@@ -39,6 +39,8 @@ pub enum Request {
     ReadLayer(LayerId, Extent),
     /// Set blocks of a layer.
     WriteLayer(Extent, WriteLayer),
+    /// Write bad blocks of a layer anew.
+    RepairLayer(Extent, WriteLayer),
     /// Change the tree of layers.
     Tree(TreeRequest),
 }
@@ -95,10 +97,14 @@ impl Request {
                 let LayerOf(layer) = LayerOf::decode(payload).map_err(body)?;
                 Ok(Self::ReadLayer(layer, extent(header, DATA_BYTES_MAX)?))
             }
-            Opcode::WriteLayer => {
+            Opcode::WriteLayer | Opcode::RepairLayer => {
                 let extent = extent(header, DATA_BYTES_MAX)?;
                 let blocks = WriteLayer::decode(Bytes::copy_from_slice(payload)).map_err(body)?;
-                Ok(Self::WriteLayer(extent, blocks))
+                Ok(if header.opcode == Opcode::WriteLayer {
+                    Self::WriteLayer(extent, blocks)
+                } else {
+                    Self::RepairLayer(extent, blocks)
+                })
             }
             Opcode::Seal | Opcode::Revert | Opcode::BeginRebuild | Opcode::Expand => {
                 tree(header.opcode, payload)
@@ -113,7 +119,6 @@ impl Request {
             Opcode::Flush => Ok(Self::Flush),
             Opcode::Ping => Ok(Self::Ping),
             Opcode::FinishRebuild => Ok(Self::Tree(TreeRequest::FinishRebuild)),
-            Opcode::RepairLayer => Err(malformed("not supported")),
             Opcode::Open | Opcode::Close => Err(malformed("out of place")),
         }
     }

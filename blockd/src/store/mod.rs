@@ -31,6 +31,8 @@ use ankole_proto::{ClusterId, Credential, DiskId, LayerId, ReplicaId, VolumeId, 
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
+use crate::replica::CacheBudget;
+
 pub use barred::{Barred, SlotError};
 pub use cloning::{CloneRefused, Origin};
 pub use disk_root::{DiskRoot, DiskRootError};
@@ -38,7 +40,7 @@ pub use flush_gate::{FlushAnswer, FlushGate, FlushWaiter, Joined};
 pub use marker::{Marker, MarkerError};
 pub use offline::{Offline, OfflineError};
 pub use slot::{Occupant, Slot, StoreReplica};
-pub use tenancy::ConnectionId;
+pub use tenancy::{ConnectionId, Tenancy};
 
 /// The directory of replicas on a disk.
 const REPLICAS: &str = "replicas";
@@ -54,6 +56,8 @@ pub struct Store {
     missing: RwLock<BTreeMap<ReplicaId, Missing>>,
     changed: Arc<Notify>,
     started: Instant,
+    /// What all replicas may cache together.
+    cache: Arc<CacheBudget>,
 }
 
 /// A replica to be created.
@@ -166,6 +170,7 @@ impl Store {
     pub fn open(paths: &[PathBuf]) -> Result<Self, OpenStoreError> {
         let started = Instant::now();
         let changed = Arc::new(Notify::new());
+        let cache = CacheBudget::of(CacheBudget::DEFAULT_BYTES);
         let mut disks: Vec<DiskRoot> = Vec::with_capacity(paths.len());
         let mut slots = BTreeMap::new();
         for path in paths {
@@ -186,6 +191,7 @@ impl Store {
             })?;
             for id in ids {
                 let slot = Slot::load(&root, id, started, Arc::clone(&changed));
+                slot.share_cache(&cache);
                 slots.insert(id, Arc::new(slot));
             }
             disks.push(root);
@@ -196,6 +202,7 @@ impl Store {
             missing: RwLock::new(BTreeMap::new()),
             changed,
             started,
+            cache,
         })
     }
 
@@ -265,6 +272,7 @@ impl Store {
 
     /// A replica is there from now on.
     fn take_in(&self, id: ReplicaId, slot: Slot) {
+        slot.share_cache(&self.cache);
         self.slots.write().insert(id, Arc::new(slot));
         self.missing.write().remove(&id);
         self.changed.notify_one();
@@ -322,6 +330,12 @@ impl Store {
             slot.write_back();
         }
     }
+}
+
+/// Milliseconds since 1970, by the host's clock.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The kernel's id of the present boot; empty where there is none.

@@ -1,13 +1,15 @@
 //! What the managers are told of the disks and replicas.
 
 use ankole_proto::LayerId;
-use ankole_proto::rpc::v1::{DiskReport, ReplicaReport, StoredState};
+use ankole_proto::rpc::v1::{
+    Damage, DiskReport, LayerUsage, ReplicaReport, ScrubProgress, StoredState,
+};
 use ankole_proto::wire::body::Memory;
 
 use super::disk_root::DiskRoot;
-use super::{Missing, Slot, Store};
+use super::{Missing, Slot, Store, now_ms};
 use crate::disk::Space;
-use crate::replica::State;
+use crate::replica::{ChecksumMismatch, ScrubReport, State};
 
 impl Store {
     /// Every disk with its replicas, as they are now.
@@ -62,6 +64,7 @@ impl Slot {
             .filter(|layer| *layer != head)
             .collect();
         layers.push(head);
+        let (damaged_blocks, damages) = replica.damages();
         ReplicaReport {
             id: self.id().to_string(),
             volume_id: replica.volume().to_string(),
@@ -72,8 +75,44 @@ impl Slot {
             layers: layers.iter().map(ToString::to_string).collect(),
             memory_lost: matches!(replica.memory(), Memory::Lost | Memory::Restarted),
             size_bytes: replica.size().bytes(),
-            ..ReplicaReport::default()
+            usage: replica.usage().iter().map(layer_usage).collect(),
+            scrub: Some(scrub_progress(&replica.scrub_report())),
+            scrub_request: replica.scrub_report().request,
+            damaged_blocks,
+            damages: damages.iter().map(damage).collect(),
         }
+    }
+}
+
+fn layer_usage(usage: &crate::replica::LayerUsage) -> LayerUsage {
+    LayerUsage {
+        layer: usage.link.layer.to_string(),
+        used_bytes: usage.used_bytes,
+        reclaimable_bytes: usage.reclaimable_bytes,
+    }
+}
+
+fn damage(damage: &ChecksumMismatch) -> Damage {
+    Damage {
+        layer: damage.layer.to_string(),
+        offset: damage.block.offset(),
+    }
+}
+
+fn scrub_progress(scrub: &ScrubReport) -> ScrubProgress {
+    let end = match scrub.finished_at_ms {
+        0 => now_ms(),
+        finished => finished,
+    };
+    let ms = end.saturating_sub(scrub.started_at_ms).max(1);
+    let bytes_per_second = scrub.done_bytes.saturating_mul(1000) / ms;
+    ScrubProgress {
+        done_bytes: scrub.done_bytes,
+        total_bytes: scrub.total_bytes,
+        bytes_per_second,
+        findings: scrub.findings,
+        started_at_ms: scrub.started_at_ms,
+        finished_at_ms: scrub.finished_at_ms,
     }
 }
 

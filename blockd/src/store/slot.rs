@@ -14,10 +14,10 @@ use super::boot_id;
 use super::disk_root::DiskRoot;
 use super::flush_gate::{FlushGate, FlushWaiter, Joined};
 use super::tenancy::{ConnectionId, Tenancy};
-use super::{CreateError, Creation};
+use super::{CreateError, Creation, now_ms};
 use crate::disk::LocalDisk;
 use crate::replica::refusal::Refusal;
-use crate::replica::{self, Replica, TreeError};
+use crate::replica::{self, CacheBudget, Replica, TreeError};
 
 /// A replica on a disk of this host.
 pub type StoreReplica = Replica<LocalDisk>;
@@ -134,6 +134,13 @@ impl Slot {
             }
         }
         Ok(Self::load(root, creation.replica, started, changed))
+    }
+
+    /// Has the replica take part in the daemon's budget for what is cached.
+    pub(super) fn share_cache(&self, budget: &Arc<CacheBudget>) {
+        if let Some(mut replica) = self.replica() {
+            replica.share_cache(budget);
+        }
     }
 
     /// Which replica.
@@ -351,6 +358,19 @@ impl Slot {
             }
         }
         Ok(())
+    }
+
+    /// Begins the scrub that was asked for, unless it was begun already.
+    pub fn ask_scrub(&self, request: u64) {
+        if request == 0 {
+            return;
+        }
+        if let Some(mut replica) = self.replica()
+            && replica.begin_scrub(request, now_ms())
+        {
+            tracing::info!(replica = %self.id, request, "scrub begins as asked");
+            self.changed.notify_one();
+        }
     }
 
     /// Has the managers told at once that something is different now.

@@ -22,7 +22,7 @@ impl ConnectionId {
 
 /// What a replica of an engine's lease knows.
 #[derive(Debug)]
-pub(super) struct Tenancy {
+pub struct Tenancy {
     /// Of the engine that was the last to open the replica.
     epoch: Epoch,
     /// When the lease of that engine ends at the latest; `None` when it has none.
@@ -34,7 +34,7 @@ pub(super) struct Tenancy {
 impl Tenancy {
     /// A replica as the daemon finds it when it starts. `in_use` unless the last engine closed in
     /// order, or there was none: it may have been answered until a moment ago.
-    pub(super) const fn found(epoch: Epoch, in_use: bool) -> Self {
+    pub const fn found(epoch: Epoch, in_use: bool) -> Self {
         let until = if in_use { LEASE } else { Duration::ZERO };
         Self {
             epoch,
@@ -46,7 +46,7 @@ impl Tenancy {
 
     /// An engine has opened the replica. Answers how long the engines before it may believe in
     /// their leases.
-    pub(super) fn opened(&mut self, epoch: Epoch, now: Duration) -> Duration {
+    pub fn opened(&mut self, epoch: Epoch, now: Duration) -> Duration {
         if epoch > self.epoch {
             self.older_until = self.older_until.max(self.lease_until.unwrap_or_default());
             self.epoch = epoch;
@@ -56,14 +56,14 @@ impl Tenancy {
     }
 
     /// A request of the present engine came and will be answered.
-    pub(super) fn heard(&mut self, now: Duration) {
+    pub fn heard(&mut self, now: Duration) {
         if let Some(until) = &mut self.lease_until {
             *until = (now + LEASE).max(*until);
         }
     }
 
     /// The present engine closed in order: it believes in nothing any more.
-    pub(super) fn closed(&mut self) {
+    pub fn closed(&mut self) {
         self.lease_until = None;
     }
 }

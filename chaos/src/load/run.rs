@@ -151,12 +151,29 @@ impl<'a> Run<'a> {
 
     fn due(&self) -> Option<Instant> {
         let now = Instant::now();
+        self.due_at(now).filter(|due| *due <= now)
+    }
+
+    /// When the next operation is to be sent: now, or as the rate says.
+    fn due_at(&self, now: Instant) -> Option<Instant> {
         let Some(rate) = self.workload.rate else {
             return Some(now);
         };
         let nanoseconds = u128::from(self.submitted) * 1_000_000_000 / u128::from(rate.max(1));
-        let due = self.start + Duration::from_nanos(u64::try_from(nanoseconds).ok()?);
-        (due <= now).then_some(due)
+        Some(self.start + Duration::from_nanos(u64::try_from(nanoseconds).ok()?))
+    }
+
+    /// How long answers may be waited for: not beyond the next operation's time, where a rate
+    /// gives it one.
+    fn patience(&self) -> Duration {
+        if self.sessions.len() > 1 {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        match (self.workload.rate, self.due_at(now)) {
+            (Some(_), Some(due)) if due > now => WAIT.min(due - now),
+            _ => WAIT,
+        }
     }
 
     fn work(&mut self) -> Result<(), LoadError> {
@@ -281,11 +298,7 @@ impl<'a> Run<'a> {
     }
 
     fn collect(&mut self, session: usize) -> Result<(), LoadError> {
-        let wait = if self.sessions.len() > 1 {
-            Duration::ZERO
-        } else {
-            WAIT
-        };
+        let wait = self.patience();
         for completion in self.sessions[session]
             .wait(wait)
             .map_err(anyhow::Error::msg)?

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ankole_engine::mirror::event::{Effect, Event, LinkId};
+use ankole_engine::managers::{ControlConfig, EngineStatus, Rebuild, report};
+use ankole_engine::mirror::event::{Effect, Event, LinkId, Orders};
 use ankole_engine::mirror::{Mirror, MirrorConfig};
 use ankole_engine::volume::{Moment, Operation, OperationId};
-use ankole_proto::{Epoch, Extent, NodeName, ReplicaId};
+use ankole_proto::rpc::v1::EngineReport;
+use ankole_proto::{Epoch, Extent, NodeName, ReplicaId, VolumeId};
 use bytes::Bytes;
 
 use super::history::WriteId;
-use super::managers::Managers;
 use super::mutation::Mutation;
 
 /// Engines in the order in which they were started.
@@ -42,17 +43,30 @@ pub(super) enum Waiting {
     },
 }
 
+/// How an engine is started.
+#[derive(Debug, Clone)]
+pub(super) struct Start {
+    pub(super) id: EngineId,
+    pub(super) volume: VolumeId,
+    pub(super) epoch: Epoch,
+    pub(super) host: usize,
+    pub(super) node: NodeName,
+    pub(super) port: Option<u16>,
+    pub(super) previous_ended: bool,
+}
+
 /// A running engine.
 pub(super) struct Engine {
-    pub(super) id: EngineId,
-    pub(super) epoch: Epoch,
-    mirror: Mirror,
-    started: Duration,
+    pub(super) start: Start,
+    /// `None` before the first orders.
+    mirror: Option<Mirror>,
+    pub(super) started: Duration,
     pub(super) serving: bool,
     pub(super) waiting: BTreeMap<OperationId, Waiting>,
     next_operation: u64,
     /// It hears nothing from the managers.
     pub(super) deaf: bool,
+    pub(super) seen_revision: u64,
     /// When a replica was last heard.
     heard: BTreeMap<ReplicaId, Duration>,
     /// Links whose opening it has heard of.
@@ -62,18 +76,42 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(
-        id: EngineId,
-        node: NodeName,
-        previous_ended: bool,
-        managers: &Managers,
-        now: Duration,
+    pub(super) fn new(start: Start, now: Duration) -> Self {
+        Self {
+            start,
+            mirror: None,
+            started: now,
+            serving: false,
+            waiting: BTreeMap::new(),
+            next_operation: 1,
+            deaf: false,
+            seen_revision: 0,
+            heard: BTreeMap::new(),
+            opened: BTreeSet::new(),
+            tick_at: None,
+        }
+    }
+
+    pub(super) fn id(&self) -> EngineId {
+        self.start.id
+    }
+
+    pub(super) fn volume(&self) -> VolumeId {
+        self.start.volume
+    }
+
+    /// Begins its work, with its first orders. Those from before its grant are not for it.
+    pub(super) fn begin(
+        &mut self,
+        orders: Orders,
         open_grace: Duration,
         mutation: Option<Mutation>,
-    ) -> Self {
-        let epoch = managers.epoch;
-        let mut config = MirrorConfig::new(epoch, node);
-        config.previous_engine_ended = previous_ended;
+    ) -> bool {
+        if orders.epoch < self.start.epoch {
+            return false;
+        }
+        let mut config = MirrorConfig::new(self.start.epoch, self.start.node.clone());
+        config.previous_engine_ended = self.start.previous_ended;
         config.limits.open_grace = open_grace;
         if mutation == Some(Mutation::LongLeases) {
             config.limits.lease = Duration::from_secs(30);
@@ -81,20 +119,18 @@ impl Engine {
         if mutation == Some(Mutation::ChooseHastily) {
             config.limits.forgetful_grace = Duration::ZERO;
         }
-        let mirror = Mirror::new(config, managers.orders());
-        Self {
-            id,
-            epoch,
-            mirror,
-            started: now,
-            serving: false,
-            waiting: BTreeMap::new(),
-            next_operation: 1,
-            deaf: false,
-            heard: BTreeMap::new(),
-            opened: BTreeSet::new(),
-            tick_at: None,
-        }
+        self.mirror = Some(Mirror::new(config, orders));
+        true
+    }
+
+    /// Whether it has begun its work.
+    pub(super) fn has_begun(&self) -> bool {
+        self.mirror.is_some()
+    }
+
+    /// Whether clients may reach it.
+    pub(super) fn has_clients(&self) -> bool {
+        self.start.port.is_some() && self.mirror.is_some()
     }
 
     fn moment(&self, now: Duration) -> Moment {
@@ -114,14 +150,17 @@ impl Engine {
         if let Event::LinkOpened { link, .. } = &event {
             self.opened.insert(*link);
         }
-        let mut effects = Vec::new();
-        self.mirror.step(self.moment(now), event, &mut effects);
+        let (mut effects, moment) = (Vec::new(), self.moment(now));
+        if let Some(mirror) = &mut self.mirror {
+            mirror.step(moment, event, &mut effects);
+        }
         effects
     }
 
     /// Whether it has told that what was not flushed may be lost.
     pub(super) fn told_loss(&self) -> bool {
-        self.mirror.status().unflushed_lost
+        let mirror = self.mirror.as_ref();
+        mirror.is_some_and(|mirror| mirror.status().unflushed_lost)
     }
 
     /// Whether it knows what the replica said when this link was opened.
@@ -137,9 +176,8 @@ impl Engine {
 
     /// When the mirror wants the time.
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        self.mirror
-            .wake_at()
-            .map(|moment| self.started + moment.since_start())
+        let moment = self.mirror.as_ref()?.wake_at()?;
+        Some(self.started + moment.since_start())
     }
 
     /// Takes an operation of a client; the event is to be given to [`Engine::step`].
@@ -150,12 +188,49 @@ impl Engine {
         Event::Submit { id, operation }
     }
 
+    /// What it tells the managers.
+    pub(super) fn report(&self) -> EngineReport {
+        let config = ControlConfig {
+            managers: Vec::new(),
+            volume: self.start.volume,
+            epoch: self.start.epoch,
+            node: self.start.node.clone(),
+        };
+        report(&config, &self.status(), self.seen_revision)
+    }
+
+    fn status(&self) -> EngineStatus {
+        let Some(mirror) = &self.mirror else {
+            return EngineStatus::default();
+        };
+        let status = mirror.status();
+        let replicas = status.replicas.iter();
+        EngineStatus {
+            serving: self.serving,
+            initiators: 0,
+            message: status.held_because.unwrap_or_default(),
+            rebuilds: replicas
+                .clone()
+                .filter_map(|one| Some((one.replica, one.rebuild?)))
+                .map(|(replica, progress)| Rebuild {
+                    replica,
+                    done_bytes: progress.done_bytes,
+                    total_bytes: progress.total_bytes,
+                    bytes_per_second: progress.bytes_per_second,
+                })
+                .collect(),
+            repairs: replicas
+                .filter(|one| one.repaired_blocks > 0)
+                .map(|one| (one.replica, one.repaired_blocks))
+                .collect(),
+            held_task: status.held_task,
+        }
+    }
+
     /// What the mirror says of itself, in one line.
     pub(super) fn describe(&self) -> String {
-        let status = self.mirror.status();
-        format!(
-            "{:?} held: {:?}, {:?}",
-            self.id, status.held_because, status.replicas
-        )
+        let status = self.mirror.as_ref().map(Mirror::status);
+        let held = status.map(|status| (status.held_because, status.replicas));
+        format!("{:?}: {held:?}", self.start)
     }
 }

@@ -11,7 +11,7 @@ use super::network::Way;
 /// One fault. Hosts are numbered from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The blockd is killed and comes back after a while.
+    /// The blockd of a host is killed and comes back after a while.
     KillHost(usize, Duration),
     /// The host loses its power and comes back after a while.
     CutPower(usize, Duration),
@@ -35,14 +35,24 @@ pub(super) enum Fault {
     Break(usize),
     /// A host takes so much longer for everything, for a while.
     Slow(usize, Duration, Duration),
-    /// The managers are out of reach for a while.
+    /// The managers' leader is lost; another leads after a while.
     LoseManagers(Duration),
     /// A snapshot is asked for.
     Snapshot,
     /// A return to some snapshot is asked for.
-    Revert(usize),
+    Revert,
     /// Some snapshot is deleted.
-    DeleteSnapshot(usize),
+    DeleteSnapshot,
+    /// Some volume is detached; it is attached again after a while.
+    Detach,
+    /// Some volume is deleted, if it is detached; another is created.
+    DeleteVolume,
+    /// Some volume is to have so many replicas.
+    ChangeCount(u32),
+    /// An agent is killed and comes back after a while.
+    KillAgent(usize, Duration),
+    /// The managers and the daemons of a host hear nothing of each other for a while.
+    Deafen(usize, Duration),
     /// A host's disk is full but for so many pages, for a while.
     FillDisk(usize, u64, Duration),
     /// All disks are, at once.
@@ -60,8 +70,7 @@ fn span(random: &mut StdRng, from_ms: u64, to_ms: u64) -> Duration {
 /// A random fault. Disks err and rot on host `cursed` only: when all copies rot, nothing can help.
 pub(super) fn next(random: &mut StdRng, hosts: usize, cursed: usize) -> Fault {
     let host = random.random_range(0..hosts);
-    let number = random.random_range(0..8);
-    match random.random_range(0..120) {
+    match random.random_range(0..152) {
         0..12 => Fault::KillHost(host, span(random, 1, 4000)),
         12..22 => Fault::CutPower(host, span(random, 1000, 6000)),
         22..27 => Fault::CutAllPower(span(random, 1000, 4000)),
@@ -75,14 +84,19 @@ pub(super) fn next(random: &mut StdRng, hosts: usize, cursed: usize) -> Fault {
         66..70 => Fault::OneWay(host, Way::ToEngine, span(random, 10, 9000)),
         70..76 => Fault::Break(host),
         76..82 => Fault::Slow(host, span(random, 1, 3000), span(random, 100, 8000)),
-        82..87 => Fault::LoseManagers(span(random, 100, 6000)),
-        87..98 => Fault::Snapshot,
-        98..101 => Fault::Revert(number),
-        101..106 => Fault::DeleteSnapshot(number),
-        106..112 => Fault::DiskError(cursed),
-        112..116 => Fault::BitFlip(cursed),
-        116..118 => Fault::FillDisk(host, random.random_range(0..24), span(random, 100, 4000)),
-        _ => Fault::FillAll(random.random_range(0..24), span(random, 100, 4000)),
+        82..88 => Fault::LoseManagers(span(random, 10, 6000)),
+        88..104 => Fault::Snapshot,
+        104..108 => Fault::Revert,
+        108..115 => Fault::DeleteSnapshot,
+        115..121 => Fault::DiskError(cursed),
+        121..125 => Fault::BitFlip(cursed),
+        125..127 => Fault::FillDisk(host, random.random_range(0..24), span(random, 100, 4000)),
+        127..129 => Fault::FillAll(random.random_range(0..24), span(random, 100, 4000)),
+        129..135 => Fault::Detach,
+        135..138 => Fault::DeleteVolume,
+        138..142 => Fault::ChangeCount(random.random_range(2..=3)),
+        142..147 => Fault::KillAgent(host, span(random, 10, 5000)),
+        _ => Fault::Deafen(host, span(random, 100, 9000)),
     }
 }
 

@@ -134,9 +134,24 @@ impl History {
     ) -> WriteId {
         let id = self.add(engine, extent, content, now);
         for sector in sectors(extent) {
+            if !self.by_sector.contains_key(&sector) {
+                self.revert_to_nothing(sector);
+            }
             self.version(sector, id, BTreeSet::new());
         }
         id
+    }
+
+    /// Reverts under way leave a sector as it was before anything was written there.
+    fn revert_to_nothing(&mut self, sector: u64) {
+        let reverts = self.writes.iter().enumerate().filter(|(_, write)| {
+            let open = write.end.is_none() && write.fate == Fate::Open;
+            write.content == Content::Snapshot && open && sectors(write.extent).contains(&sector)
+        });
+        let open: Vec<u64> = reverts.map(|(place, _)| place as u64 + 1).collect();
+        for id in open {
+            self.version(sector, WriteId(id), BTreeSet::from([None]));
+        }
     }
 
     /// The managers were asked to bring back a snapshot that was taken between `taken` and `done`.

@@ -1,22 +1,23 @@
-//! The deterministic simulator: the real mirror core against the real replica code, in one process,
-//! from one seed.
+//! The deterministic simulator: a whole cluster in one process, from one seed.
 //!
-//! Simulated are the clock, the network ([`network`]), the disks (`ankole_blockd::disk::sim`, which
-//! lose what was not synced), the processes that crash and come back ([`host`], [`engine`]), and
-//! the managers' record ([`managers`]: one linearizable register that is out of reach at times).
-//! Everything that decides about data is the code that runs in production.
+//! Real are the mirror core, the replica code, the agents' plan, and the managers' state machine,
+//! planner and orders: everything that decides about data. Simulated are the clock, the network
+//! ([`network`]), the disks (`ankole_blockd::disk::sim`, which lose what was not synced), the
+//! processes that crash and come back ([`host`], [`agent`], [`engine`]), and the managers' log and
+//! leader ([`fleet`], `world::proposals`).
 //!
-//! A run puts a random load on one volume ([`workload`]) while faults strike ([`faults`]); then
-//! everything is healed, and the volume must become healthy within a bounded time. [`history`] and
-//! [`checker`] watch: a wrong answer, or a state that an invariant forbids, ends the run as a
-//! failure. The same seed gives the same trace.
+//! A run puts a random load on some volumes ([`workload`]) while people move and change them
+//! (`world::operator`) and faults strike ([`faults`]); then everything is healed, and all volumes
+//! must become healthy within a bounded time. [`history`] and [`checker`] watch: a wrong answer, or
+//! a state that an invariant forbids, ends the run as a failure. The same seed gives the same trace.
 
+mod agent;
 pub mod checker;
 mod engine;
 mod faults;
+mod fleet;
 mod history;
 mod host;
-mod managers;
 pub mod mutation;
 mod network;
 mod schedule;

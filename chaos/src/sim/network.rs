@@ -17,6 +17,8 @@ pub(super) struct LinkKey {
     pub(super) engine: EngineId,
     pub(super) link: LinkId,
     pub(super) replica: ReplicaId,
+    /// Where the replica is.
+    pub(super) host: usize,
     pub(super) epoch: Epoch,
 }
 
@@ -32,8 +34,8 @@ struct Wire {
 #[derive(Debug, Default)]
 pub(super) struct Network {
     wires: BTreeMap<LinkKey, Wire>,
-    /// Between which engine and replica nothing passes, and which way.
-    cut: BTreeSet<(EngineId, ReplicaId, Way)>,
+    /// Between which engine and host nothing passes, and which way.
+    cut: BTreeSet<(EngineId, usize, Way)>,
 }
 
 /// A direction.
@@ -65,14 +67,13 @@ pub(super) fn delay(random: &mut StdRng) -> Duration {
 
 impl Network {
     /// Nothing passes between them, these ways, until [`Network::join`].
-    pub(super) fn cut(&mut self, engine: EngineId, replica: ReplicaId, ways: &[Way]) {
-        self.cut
-            .extend(ways.iter().map(|way| (engine, replica, *way)));
+    pub(super) fn cut(&mut self, engine: EngineId, host: usize, ways: &[Way]) {
+        self.cut.extend(ways.iter().map(|way| (engine, host, *way)));
     }
 
     /// Everything passes again between them.
-    pub(super) fn join(&mut self, engine: EngineId, replica: ReplicaId) {
-        self.cut.retain(|cut| (cut.0, cut.1) != (engine, replica));
+    pub(super) fn join(&mut self, engine: EngineId, host: usize) {
+        self.cut.retain(|cut| (cut.0, cut.1) != (engine, host));
     }
 
     /// Everything passes again.
@@ -81,7 +82,7 @@ impl Network {
     }
 
     fn passes(&self, key: LinkKey, way: Way) -> bool {
-        !self.cut.contains(&(key.engine, key.replica, way))
+        !self.cut.contains(&(key.engine, key.host, way))
     }
 
     /// A connection exists from now on.

@@ -50,17 +50,21 @@ pub(crate) async fn snapshot(
             let snapshot = ask!(managers, create_snapshot, request);
             show_snapshot(snapshot, output)
         }
+        SnapshotCommand::CreateGroup { name, volumes } => {
+            let request = rpc::CreateSnapshotGroupRequest {
+                volumes,
+                name,
+                request_id,
+            };
+            let answer = ask!(managers, create_snapshot_group, request);
+            show_snapshots(answer, output)
+        }
         SnapshotCommand::List { volume } => {
             let request = rpc::ListSnapshotsRequest {
                 volume: volume.unwrap_or_default(),
             };
             let answer = ask!(managers, list_snapshots, request);
-            let snapshots: Vec<SnapshotView> = answer
-                .snapshots
-                .into_iter()
-                .map(SnapshotView::from)
-                .collect();
-            output::list(&snapshots, output)
+            show_snapshots(answer, output)
         }
         SnapshotCommand::Revert { volume, snapshot } => {
             let request = rpc::RevertVolumeRequest {
@@ -84,6 +88,15 @@ pub(crate) async fn snapshot(
             }
         }
     }
+}
+
+fn show_snapshots(answer: rpc::ListSnapshotsResponse, output: Output) -> anyhow::Result<()> {
+    let snapshots: Vec<SnapshotView> = answer
+        .snapshots
+        .into_iter()
+        .map(SnapshotView::from)
+        .collect();
+    output::list(&snapshots, output)
 }
 
 fn show_snapshot(snapshot: rpc::Snapshot, output: Output) -> anyhow::Result<()> {

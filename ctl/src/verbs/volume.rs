@@ -28,27 +28,31 @@ pub(crate) async fn volume(
     }
 }
 
+/// The id of the snapshot that VOLUME/SNAPSHOT names.
+async fn snapshot_id(managers: &mut Managers, text: &str) -> anyhow::Result<String> {
+    let Some((volume, snapshot)) = text.split_once('/') else {
+        bail!("{text:?} names no snapshot; write VOLUME/SNAPSHOT");
+    };
+    let request = rpc::ListSnapshotsRequest {
+        volume: volume.to_owned(),
+    };
+    let all = ask!(managers, list_snapshots, request).snapshots;
+    let deleting = |one: &rpc::Snapshot| one.state() == rpc::SnapshotState::Deleting;
+    let named = all
+        .into_iter()
+        .filter(|one| one.id == snapshot || one.name == snapshot);
+    let found = named.min_by_key(deleting);
+    let hint = "see which there are with `ankole snapshot list`";
+    found
+        .map(|one| one.id)
+        .with_context(|| format!("volume {volume:?} has no snapshot {snapshot:?}; {hint}"))
+}
+
 /// A verb that answers with the volume.
 async fn one(managers: &mut Managers, command: VolumeCommand) -> anyhow::Result<rpc::Volume> {
     let request_id = request_id();
     Ok(match command {
-        VolumeCommand::Create {
-            name,
-            size,
-            replicas,
-            settings,
-        } => {
-            let request = rpc::CreateVolumeRequest {
-                name,
-                size_bytes: size,
-                replica_count: replicas,
-                request_id,
-                write_cache: write_cache(&settings).into(),
-                chap: chap(&settings)?,
-                ..Default::default()
-            };
-            ask!(managers, create_volume, request)
-        }
+        VolumeCommand::Create { .. } => new(managers, command, request_id).await?,
         VolumeCommand::Get { volume } => {
             ask!(managers, get_volume, rpc::GetVolumeRequest { volume })
         }
@@ -107,6 +111,37 @@ async fn one(managers: &mut Managers, command: VolumeCommand) -> anyhow::Result<
         }
         VolumeCommand::List | VolumeCommand::Delete { .. } => bail!("answers with no volume"),
     })
+}
+
+async fn new(
+    managers: &mut Managers,
+    command: VolumeCommand,
+    request_id: String,
+) -> anyhow::Result<rpc::Volume> {
+    let VolumeCommand::Create {
+        name,
+        size,
+        from_snapshot,
+        replicas,
+        settings,
+    } = command
+    else {
+        bail!("this creates nothing");
+    };
+    let source_snapshot_id = match from_snapshot {
+        Some(text) => snapshot_id(managers, &text).await?,
+        None => String::new(),
+    };
+    let request = rpc::CreateVolumeRequest {
+        name,
+        size_bytes: size.unwrap_or(0),
+        replica_count: replicas,
+        request_id,
+        write_cache: write_cache(&settings).into(),
+        chap: chap(&settings)?,
+        source_snapshot_id,
+    };
+    Ok(ask!(managers, create_volume, request))
 }
 
 async fn update(

@@ -15,6 +15,7 @@ pub(crate) struct SnapshotView {
     state: String,
     created_at_ms: u64,
     size_bytes: u64,
+    group_id: String,
     message: String,
 }
 
@@ -29,6 +30,7 @@ impl From<Snapshot> for SnapshotView {
             parent_layer: snapshot.parent_layer,
             created_at_ms: snapshot.created_at_ms,
             size_bytes: snapshot.size_bytes,
+            group_id: snapshot.group_id,
             message: snapshot.message,
         }
     }

@@ -24,16 +24,23 @@ const PATIENCE: Patience = Patience {
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The engines wanted on this node.
-pub(super) type Orders = BTreeMap<VolumeId, Wanted>;
+pub type Orders = BTreeMap<VolumeId, Wanted>;
 
 /// Why an answer of the managers cannot be followed. None of it is then, so that no engine is
 /// stopped because its order was damaged.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OrdersError {
+pub enum OrdersError {
+    /// Not a volume.
     #[error("the managers' orders: {0}")]
     Volume(#[from] ParseIdError),
+    /// Not a port.
     #[error("the managers order volume {volume} to be served at port {port}, which is none")]
-    Port { volume: VolumeId, port: u32 },
+    Port {
+        /// Whose.
+        volume: VolumeId,
+        /// As it came.
+        port: u32,
+    },
 }
 
 /// Reports until the supervision ends.
@@ -89,7 +96,12 @@ pub(super) async fn heartbeats(
     }
 }
 
-fn wanted(answer: v1::AgentOrders) -> Result<Orders, OrdersError> {
+/// What the managers want on this node.
+///
+/// # Errors
+///
+/// [`OrdersError`]; then none of it is to be followed.
+pub fn wanted(answer: v1::AgentOrders) -> Result<Orders, OrdersError> {
     answer
         .engines
         .into_iter()

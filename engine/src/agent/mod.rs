@@ -10,8 +10,8 @@
 
 mod args;
 mod grant;
-mod heartbeat;
-mod plan;
+pub mod heartbeat;
+pub mod plan;
 mod process;
 mod supervise;
 

@@ -12,7 +12,7 @@ use crate::volume::Moment;
 
 /// How long an engine that was told to end may take: it drains and closes its replicas. Then it is
 /// killed.
-pub(super) const STOP_LIMIT: Duration = Duration::from_secs(18);
+pub const STOP_LIMIT: Duration = Duration::from_secs(18);
 /// An engine that ran for this long before it ended starts afresh, without a pause.
 const STEADY: Duration = Duration::from_secs(60);
 /// Pause before the third start within [`STEADY`]; doubles with each further one.
@@ -22,18 +22,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// An engine that the managers want on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub struct Wanted {
     /// The last epoch granted; an engine of an older one is to be replaced.
-    pub(super) epoch: Epoch,
+    pub epoch: Epoch,
     /// The target's port; `None` for an engine that only does the tasks of a detached volume.
-    pub(super) port: Option<u16>,
+    pub port: Option<u16>,
     /// An engine of this epoch or an older one is to be replaced.
-    pub(super) replace_through: Epoch,
+    pub replace_through: Epoch,
 }
 
 /// What is known of a volume's engine on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Observed {
+pub enum Observed {
     /// Its epoch is being asked for.
     Starting,
     /// A process lives.
@@ -56,7 +56,7 @@ pub(super) enum Observed {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
+pub enum Action {
     /// Ask for the next epoch and start an engine under it.
     Start {
         /// Of this volume.
@@ -118,14 +118,14 @@ fn pause_after(in_a_row: u32) -> Duration {
 
 /// The supervision of one node's engines.
 #[derive(Debug, Default)]
-pub(super) struct Supervision {
+pub struct Supervision {
     volumes: BTreeMap<VolumeId, Memory>,
 }
 
 impl Supervision {
     /// What brings `observed` nearer to `wanted`. Every action returned must be carried out before
     /// the next call.
-    pub(super) fn plan(
+    pub fn plan(
         &mut self,
         wanted: &BTreeMap<VolumeId, Wanted>,
         observed: &BTreeMap<VolumeId, Observed>,

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use ankole_proto::rpc::v1;
 use ankole_proto::{Epoch, NodeName, VolumeId};
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::heartbeat::{EngineStatus, heartbeats};
+use super::keeper::{Adoption, Keeper, keep_reservations};
 use super::orders::VolumeOrders;
 use super::refusal::record_refusal;
 use super::{CallError, ManagerAddress, Managers, Patience};
@@ -50,6 +52,10 @@ pub enum ControlEvent {
         /// The answer.
         result: Result<Orders, RecordRefusal>,
     },
+    /// The answer to a change of the reservations: kept, or why it is void.
+    Kept(Result<(), String>),
+    /// The managers have what was kept before the last change, or by an earlier version.
+    Settled,
     /// A heartbeat failed, for people; it is tried again.
     Trouble(String),
 }
@@ -70,6 +76,8 @@ pub enum ControlError {
 pub struct Control {
     records: mpsc::Sender<Record>,
     status: watch::Sender<EngineStatus>,
+    keeper: Keeper,
+    adoptions: mpsc::Sender<Adoption>,
     _thread: JoinHandle<()>,
 }
 
@@ -91,15 +99,28 @@ impl Control {
         let (records, record_receiver) = mpsc::channel(RECORDS_MAX);
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (status, status_receiver) = watch::channel(EngineStatus::default());
+        let (keeper, changes) = Keeper::new();
+        let (adoptions, adopted) = mpsc::channel(1);
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                let work = work(config, record_receiver, status_receiver, event_sender);
+                let work = work(
+                    config,
+                    Asked {
+                        records: record_receiver,
+                        status: status_receiver,
+                        changes,
+                        adopted,
+                    },
+                    event_sender,
+                );
                 LocalSet::new().block_on(&runtime, work);
             })?;
         let control = Self {
             records,
             status,
+            keeper,
+            adoptions,
             _thread: thread,
         };
         Ok((control, events))
@@ -118,6 +139,24 @@ impl Control {
         })
     }
 
+    /// The way of the reservations to the managers.
+    pub fn keeper(&self) -> Keeper {
+        self.keeper.clone()
+    }
+
+    /// Tells what the managers had of the reservations when the engine began: what is told to them
+    /// anew when a change is void.
+    pub fn reservations_known(&self, state: Bytes) {
+        // Only ever told once, so there is room.
+        let _ = self.adoptions.try_send(Adoption::Known(state));
+    }
+
+    /// Has the managers take over what an engine of an earlier version kept; answered with
+    /// [`ControlEvent::Settled`].
+    pub fn adopt_reservations(&self, state: Bytes) {
+        let _ = self.adoptions.try_send(Adoption::Untold(state));
+    }
+
     /// Says how the engine does; the managers hear of it when it differs from before.
     pub fn report(&self, status: EngineStatus) {
         self.status.send_if_modified(|current| {
@@ -130,19 +169,23 @@ impl Control {
     }
 }
 
-async fn work(
-    config: ControlConfig,
+/// What the data thread asks for.
+struct Asked {
     records: mpsc::Receiver<Record>,
     status: watch::Receiver<EngineStatus>,
-    events: mpsc::Sender<ControlEvent>,
-) {
+    changes: mpsc::Receiver<Bytes>,
+    adopted: mpsc::Receiver<Adoption>,
+}
+
+async fn work(config: ControlConfig, asked: Asked, events: mpsc::Sender<ControlEvent>) {
     let Some(managers) = Managers::new(&config.managers) else {
         return;
     };
     // Separate connections' order does not matter: each record stands for itself.
-    let beats = heartbeats(&managers, &config, status, events.clone());
-    let recording = answer_records(&managers, &config, records, events);
-    tokio::join!(beats, recording);
+    let beats = heartbeats(&managers, &config, asked.status, events.clone());
+    let recording = answer_records(&managers, &config, asked.records, events.clone());
+    let keeping = keep_reservations(&managers, &config, asked.changes, asked.adopted, events);
+    tokio::join!(beats, recording, keeping);
 }
 
 /// Makes the records in the order in which they were asked for, one after the other.

@@ -52,7 +52,12 @@ pub struct Rebuild {
     pub bytes_per_second: u64,
 }
 
-fn report(config: &ControlConfig, status: &EngineStatus, seen_revision: u64) -> v1::EngineReport {
+/// The message that tells the managers of an engine.
+pub fn report(
+    config: &ControlConfig,
+    status: &EngineStatus,
+    seen_revision: u64,
+) -> v1::EngineReport {
     v1::EngineReport {
         volume_id: config.volume.to_string(),
         epoch: config.epoch.raw(),

@@ -10,6 +10,8 @@ use ankole_proto::{
     geometry::VolumeSizeError,
 };
 
+use bytes::Bytes;
+
 use super::Settings;
 use crate::mirror::event::{Damage, GroupStage, Member, Orders, Role, Task, TaskId, TaskKind};
 
@@ -24,6 +26,8 @@ pub struct VolumeOrders {
     pub iqn: String,
     /// When a write is durable, who may log in.
     pub settings: Settings,
+    /// The reservations that an engine told of last; empty: none ever did.
+    pub reservations: Bytes,
 }
 
 /// Why an answer of the managers cannot be followed.
@@ -102,6 +106,7 @@ impl TryFrom<v1::EngineOrders> for VolumeOrders {
             name: message.volume_name,
             iqn: message.iqn,
             settings,
+            reservations: message.reservations.into(),
         })
     }
 }

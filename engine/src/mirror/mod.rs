@@ -10,8 +10,8 @@
 //!
 //! A job ([`job`]) takes its range lock ([`overlap`]), then reads ([`read`]), mutates ([`write`],
 //! through the [`window`]) or flushes ([`flush`]); bad blocks are rewritten ([`repair`]). Replicas
-//! ([`replica`]) come and go ([`link`], [`loss`], [`members`]); [`start`], [`task`], [`rebuild`] and [`stop`] are what happens to the
-//! volume as a whole.
+//! ([`replica`]) come and go ([`link`], [`loss`], [`members`]); [`start`], [`task`], [`rebuild`] and
+//! [`stop`] are what happens to the volume as a whole.
 
 mod config;
 pub mod event;

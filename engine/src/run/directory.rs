@@ -3,7 +3,7 @@
 //! ```text
 //! <directory>/lock           locked (flock) for as long as the engine's process lives
 //! <directory>/engine.json    EngineRecord: replaced atomically, kept after the end
-//! <directory>/reservations   the persistent reservations of the volume
+//! <directory>/reservations   of earlier versions: the persistent reservations of the volume
 //! <directory>/log            what the engine logs, and log.1 from before
 //! ```
 //!
@@ -189,10 +189,10 @@ impl HeldDirectory {
         let path = self.directory.record_path();
         let text = serde_json::to_vec_pretty(record)
             .map_err(|error| failed("write", &path)(io::Error::other(error)))?;
-        replace(&path, &text, Durable::No)
+        replace(&path, &text)
     }
 
-    /// The reservations that were stored last.
+    /// The reservations that an engine of an earlier version stored, until the managers have them.
     ///
     /// # Errors
     ///
@@ -201,20 +201,20 @@ impl HeldDirectory {
         read_bounded(&self.directory.reservations_path())
     }
 
-    /// Stores the reservations durably.
+    /// Removes them: the managers have newer ones.
     ///
     /// # Errors
     ///
     /// [`DirectoryError::Io`].
-    pub fn store_reservations(&self, bytes: &[u8]) -> Result<(), DirectoryError> {
-        replace(&self.directory.reservations_path(), bytes, Durable::Yes)
+    pub fn remove_reservations(&self) -> Result<(), DirectoryError> {
+        let path = self.directory.reservations_path();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Durable {
-    Yes,
-    No,
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
@@ -244,22 +244,11 @@ fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, DirectoryError> {
     Ok(Some(bytes))
 }
 
-fn replace(path: &Path, bytes: &[u8], durable: Durable) -> Result<(), DirectoryError> {
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), DirectoryError> {
     let aside = path.with_extension("new");
     let mut file = File::create(&aside).map_err(failed("create", &aside))?;
     file.write_all(bytes).map_err(failed("write", &aside))?;
-    if durable == Durable::Yes {
-        file.sync_all().map_err(failed("sync", &aside))?;
-    }
-    fs::rename(&aside, path).map_err(failed("replace", path))?;
-    if durable == Durable::Yes
-        && let Some(parent) = path.parent()
-    {
-        File::open(parent)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync", parent))?;
-    }
-    Ok(())
+    fs::rename(&aside, path).map_err(failed("replace", path))
 }
 
 #[cfg(test)]
@@ -305,8 +294,11 @@ mod tests {
         held.write(&record()).unwrap();
         assert_eq!(directory.record().unwrap(), Some(record()));
         assert_eq!(held.reservations().unwrap(), None);
-        held.store_reservations(b"held by a").unwrap();
+        fs::write(parent.path().join("reservations"), "held by a").unwrap();
         assert_eq!(held.reservations().unwrap().unwrap(), b"held by a");
+        held.remove_reservations().unwrap();
+        held.remove_reservations().unwrap();
+        assert_eq!(held.reservations().unwrap(), None);
         fs::write(parent.path().join("engine.json"), "{").unwrap();
         assert!(matches!(
             directory.record(),

@@ -27,9 +27,10 @@ mod target;
 use std::rc::Rc;
 
 use ankole_proto::VolumeId;
+use bytes::Bytes;
 
 pub use args::RunArgs;
-use directory::{DirectoryError, EngineDirectory, Phase};
+use directory::{DirectoryError, EngineDirectory, HeldDirectory, Phase};
 use engine::Engine;
 use inbox::Inbox;
 use report::Reporter;
@@ -42,6 +43,7 @@ use target::{TargetServer, TargetSpec};
 use crate::managers::orders::VolumeOrders;
 use crate::managers::{Control, ControlConfig, ControlError};
 use crate::mirror::MirrorConfig;
+use crate::scsi::STATE_BYTES_MAX;
 
 /// Why an engine could not begin, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -122,10 +124,12 @@ async fn serve(
         name,
         iqn,
         settings,
+        reservations,
     } = first;
     tracing::info!(name, iqn, size = %orders.size, replicas = orders.replicas.len(), "orders");
     let inbox = Rc::new(Inbox::default());
-    let submissions = Submissions::new(Rc::clone(&inbox), Rc::clone(reporter.held()));
+    let reservations = take_over(reservations, reporter.held(), &control);
+    let submissions = Submissions::new(Rc::clone(&inbox), control.keeper());
     let engine = Engine::new(
         config(args),
         orders.clone(),
@@ -143,20 +147,43 @@ async fn serve(
                 advertise: args.advertise.unwrap_or(listen),
                 orders: &orders,
                 settings,
+                reservations: &reservations,
             };
             let (submissions, inbox) = (engine.submissions(), Rc::clone(&inbox));
-            Some(TargetServer::new(
-                spec,
-                submissions,
-                inbox,
-                reporter.held(),
-            )?)
+            Some(TargetServer::new(spec, submissions, inbox)?)
         }
         None => None,
     };
     Service::new(engine, target, inbox, events)
         .work(signals, reporter)
         .await
+}
+
+/// The reservations to begin with: those that the managers keep. When they never got any, those of
+/// an engine of an earlier version, which kept them in its directory; the managers get them.
+fn take_over(kept: Bytes, held: &HeldDirectory, control: &Control) -> Bytes {
+    let stored = held.reservations().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the reservations of an earlier version cannot be read");
+        None
+    });
+    match stored {
+        Some(stored) if kept.is_empty() && stored.len() <= STATE_BYTES_MAX => {
+            let stored = Bytes::from(stored);
+            control.adopt_reservations(stored.clone());
+            return stored;
+        }
+        Some(_) => forget_stored(held),
+        None => {}
+    }
+    control.reservations_known(kept.clone());
+    kept
+}
+
+/// The managers have newer reservations than the directory.
+fn forget_stored(held: &HeldDirectory) {
+    if let Err(error) = held.remove_reservations() {
+        tracing::warn!(%error, "the reservations of an earlier version stay in the directory");
+    }
 }
 
 fn config(args: &RunArgs) -> MirrorConfig {

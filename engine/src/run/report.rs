@@ -64,12 +64,14 @@ impl Reporter {
     pub(super) fn report(&mut self, engine: &Engine, phase: Phase, initiators: u32) {
         self.next = Instant::now() + REPORT_INTERVAL;
         let status = engine.status();
-        if status.unflushed_lost && !std::mem::replace(&mut self.told_loss, true) {
-            tracing::error!("{UNFLUSHED_LOST}");
-        }
         let mut message = status.held_because.clone().unwrap_or_default();
-        if status.unflushed_lost && message.is_empty() {
-            UNFLUSHED_LOST.clone_into(&mut message);
+        if status.unflushed_lost {
+            if !std::mem::replace(&mut self.told_loss, true) {
+                tracing::error!("{UNFLUSHED_LOST}");
+            }
+            if message.is_empty() {
+                UNFLUSHED_LOST.clone_into(&mut message);
+            }
         }
         engine.control().report(EngineStatus {
             serving: phase == Phase::Serving,

@@ -7,13 +7,13 @@ use ankole_proto::Epoch;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::RunError;
 use super::directory::Phase;
 use super::engine::{Engine, News};
 use super::inbox::Inbox;
 use super::report::Reporter;
 use super::stop::StopSignals;
 use super::target::{TargetError, TargetServer};
+use super::{RunError, forget_stored};
 use crate::managers::ControlEvent;
 use crate::mirror::event::{Event, StopReason, TaskId};
 
@@ -94,7 +94,7 @@ impl Service {
                 () = self.inbox.arrived() => Wake::Work,
                 () = &mut timer => Wake::Work,
             };
-            self.take(wake)?;
+            self.take(wake, reporter)?;
             let news = self.engine.turn();
             if let Some(end) = self.act(news) {
                 return Ok(end);
@@ -109,7 +109,7 @@ impl Service {
         Instant::from_std(wake_at)
     }
 
-    fn take(&mut self, wake: Wake) -> Result<(), RunError> {
+    fn take(&mut self, wake: Wake, reporter: &Reporter) -> Result<(), RunError> {
         match wake {
             Wake::Work => Ok(()),
             Wake::Signal if self.stop_by.is_none() => {
@@ -129,6 +129,14 @@ impl Service {
             Wake::Control(Some(ControlEvent::Recorded { record, result })) => {
                 tracing::info!(?record, ?result, "the managers answered");
                 self.inbox.push(Event::Recorded { record, result });
+                Ok(())
+            }
+            Wake::Control(Some(ControlEvent::Kept(result))) => {
+                self.engine.submissions().kept(result);
+                Ok(())
+            }
+            Wake::Control(Some(ControlEvent::Settled)) => {
+                forget_stored(reporter.held());
                 Ok(())
             }
             // Already logged; it serves on without managers.

@@ -31,7 +31,7 @@ pub(super) async fn first_orders(
                 }
                 ControlEvent::Orders(first) => return Ok(*first),
                 ControlEvent::Trouble(text) => trouble = text,
-                ControlEvent::Recorded { .. } => {}
+                ControlEvent::Recorded { .. } | ControlEvent::Kept(_) | ControlEvent::Settled => {}
             }
         }
     };

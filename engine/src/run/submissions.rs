@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::directory::HeldDirectory;
 use super::inbox::Inbox;
 use crate::iscsi::portal::{Completion, ReservationKeeper, Volume};
+use crate::managers::Keeper;
 use crate::mirror::event::Event;
 use crate::volume::{Failure, Operation, OperationId, Outcome};
 
@@ -17,18 +17,38 @@ use crate::volume::{Failure, Operation, OperationId, Outcome};
 #[derive(Debug)]
 pub(super) struct Submissions {
     inbox: Rc<Inbox>,
-    held: Rc<HeldDirectory>,
+    keeper: Keeper,
+    keeping: RefCell<Option<Completion>>,
     waiting: RefCell<BTreeMap<OperationId, Completion>>,
     last: Cell<u64>,
 }
 
 impl Submissions {
-    pub(super) fn new(inbox: Rc<Inbox>, held: Rc<HeldDirectory>) -> Self {
+    pub(super) fn new(inbox: Rc<Inbox>, keeper: Keeper) -> Self {
         Self {
             inbox,
-            held,
+            keeper,
+            keeping: RefCell::default(),
             waiting: RefCell::default(),
             last: Cell::new(0),
+        }
+    }
+
+    /// Answers the change of the reservations that was on its way.
+    pub(super) fn kept(&self, result: Result<(), String>) {
+        let outcome = match result {
+            Ok(()) => Outcome::Done(Bytes::new()),
+            Err(error) => {
+                tracing::error!(
+                    error,
+                    "the managers did not keep a change of the reservations"
+                );
+                Outcome::Failed(Failure::Unavailable)
+            }
+        };
+        let keeping = self.keeping.borrow_mut().take();
+        if let Some(kept) = keeping {
+            kept.complete(outcome);
         }
     }
 
@@ -53,15 +73,15 @@ impl Volume for Submissions {
 }
 
 impl ReservationKeeper for Submissions {
-    /// A small file, synced on the engine's thread: reservations change when a cluster of
-    /// initiators does, not with I/O.
+    /// By the managers, so that the reservations move with the volume. The initiator waits for
+    /// them.
     fn keep(&self, state: Bytes, kept: Completion) {
-        kept.complete(match self.held.store_reservations(&state) {
-            Ok(()) => Outcome::Done(Bytes::new()),
+        match self.keeper.keep(state) {
+            Ok(()) => *self.keeping.borrow_mut() = Some(kept),
             Err(error) => {
-                tracing::error!(%error, "the reservations cannot be kept");
-                Outcome::Failed(Failure::Unavailable)
+                tracing::error!(%error, "a change of the reservations cannot be kept");
+                kept.complete(Outcome::Failed(Failure::Unavailable));
             }
-        });
+        }
     }
 }

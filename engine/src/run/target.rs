@@ -11,7 +11,6 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::directory::HeldDirectory;
 use super::inbox::Inbox;
 use super::submissions::Submissions;
 use crate::iscsi::login::{IscsiName, IscsiNameError, Target};
@@ -70,6 +69,8 @@ pub(super) struct TargetSpec<'a> {
     pub(super) advertise: SocketAddr,
     pub(super) orders: &'a Orders,
     pub(super) settings: Settings,
+    /// As last kept; empty: none.
+    pub(super) reservations: &'a [u8],
 }
 
 /// The target, listening or not yet.
@@ -84,12 +85,11 @@ pub(super) struct TargetServer {
 }
 
 impl TargetServer {
-    /// A target that nobody can reach yet, with the reservations that were kept.
+    /// A target that nobody can reach yet, with the reservations that the managers keep.
     pub(super) fn new(
         spec: TargetSpec<'_>,
         submissions: Rc<Submissions>,
         inbox: Rc<Inbox>,
-        held: &Rc<HeldDirectory>,
     ) -> Result<Self, TargetError> {
         let name = IscsiName::parse(spec.iqn).map_err(|source| TargetError::Name {
             iqn: spec.iqn.to_owned(),
@@ -103,7 +103,7 @@ impl TargetServer {
         };
         let identity = Identity::new(spec.volume, spec.iqn, REVISION);
         let mut unit = LogicalUnit::new(identity, spec.orders.size, spec.settings.write_cache);
-        restore(&mut unit, held);
+        restore(&mut unit, spec.reservations);
         let unit = Rc::new(RefCell::new(unit));
         let portal = Portal::new(target, unit, submissions.clone(), submissions);
         let initiators = Rc::new(Cell::new(0));
@@ -205,16 +205,14 @@ impl TargetServer {
     }
 }
 
-fn restore(unit: &mut LogicalUnit, held: &HeldDirectory) {
-    let restored = match held.reservations() {
-        Ok(None) => return,
-        Ok(Some(bytes)) => unit.restore(&bytes).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(error) = restored {
+fn restore(unit: &mut LogicalUnit, kept: &[u8]) {
+    if kept.is_empty() {
+        return;
+    }
+    if let Err(error) = unit.restore(kept) {
         tracing::warn!(
-            error,
-            "the stored reservations cannot be used: there are none now"
+            %error,
+            "the reservations that were kept cannot be used: there are none now"
         );
     }
 }

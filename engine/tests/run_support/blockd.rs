@@ -36,6 +36,8 @@ pub struct Contents {
     pub head: u64,
     pub opcodes: Vec<Opcode>,
     pub manner: Manner,
+    /// For how long the engine before may still believe in its lease.
+    pub lease_remaining_ms: u32,
 }
 
 /// The replica; serves until its runtime ends.
@@ -57,6 +59,7 @@ impl FakeBlockd {
                 head: 1,
                 opcodes: Vec::new(),
                 manner: Manner::Good,
+                lease_remaining_ms: 0,
             })),
         };
         let contents = Arc::clone(&blockd.contents);
@@ -154,7 +157,7 @@ fn opened(contents: &mut Contents, open: &OpenRequest) -> Opened {
         size: VolumeSize::from_bytes(contents.data.len() as u64).unwrap(),
         head,
         previous_epoch: Epoch::from_raw(previous),
-        lease_remaining_ms: 0,
+        lease_remaining_ms: contents.lease_remaining_ms,
         memory: Memory::Clean,
         rebuilding: false,
         layers: vec![LayerLink {

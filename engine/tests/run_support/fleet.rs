@@ -239,6 +239,17 @@ impl Fleet for Service {
         let request = request.into_inner();
         self.record(format!("task {} {:?}", request.task_id, request.refusal))
     }
+
+    async fn record_reservations(
+        &self,
+        request: Request<v1::RecordReservationsRequest>,
+    ) -> Result<Response<v1::EngineOrders>, Status> {
+        let request = request.into_inner();
+        let text = String::from_utf8_lossy(&request.reservations).into_owned();
+        let answer = self.record(format!("reservations {} {text}", request.number))?;
+        self.0.state.lock().engine_orders.reservations = request.reservations;
+        Ok(answer)
+    }
 }
 
 /// Lists a replica as in sync.

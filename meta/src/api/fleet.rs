@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::forward::on_leader;
 use super::{Desk, Seat, status, validate};
 use crate::reconcile::{NODES_MAX, agent_orders, blockd_orders, engine_orders};
-use crate::state::{Refusal, State};
+use crate::state::{RESERVATIONS_BYTES_MAX, Refusal, State};
 
 /// The longest that a heartbeat is held.
 const HOLD_MS_MAX: u32 = 2000;
@@ -246,6 +246,27 @@ impl<S: Seat> Desk<S> {
         self.record("", command).await?;
         self.engine_orders(&volume_id, epoch, 0, 0).await
     }
+
+    async fn reservations_here(
+        &self,
+        request: rpc::RecordReservationsRequest,
+    ) -> Result<rpc::EngineOrders, Status> {
+        let (volume_id, epoch) = (request.volume_id, request.epoch);
+        let bytes = request.reservations.len();
+        if bytes > RESERVATIONS_BYTES_MAX {
+            // Before it goes to the log.
+            let refusal = Refusal::ReservationsTooLarge { bytes };
+            return Err(status::refused(&refusal.to_log()));
+        }
+        let command = Command::RecordReservations(rpc::RecordReservationsCommand {
+            volume_id: volume_id.clone(),
+            epoch,
+            number: request.number,
+            reservations: request.reservations,
+        });
+        self.record("", command).await?;
+        self.engine_orders(&volume_id, epoch, 0, 0).await
+    }
 }
 
 fn bounded(count: usize) -> Result<(), Status> {
@@ -310,5 +331,17 @@ impl<S: Seat> Fleet for Desk<S> {
         request: Request<rpc::RecordTaskDoneRequest>,
     ) -> Result<Response<rpc::EngineOrders>, Status> {
         on_leader!(self, request, FleetClient.record_task_done, task_here)
+    }
+
+    async fn record_reservations(
+        &self,
+        request: Request<rpc::RecordReservationsRequest>,
+    ) -> Result<Response<rpc::EngineOrders>, Status> {
+        on_leader!(
+            self,
+            request,
+            FleetClient.record_reservations,
+            reservations_here
+        )
     }
 }

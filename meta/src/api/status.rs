@@ -5,7 +5,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::seat::SeatError;
-use crate::reconcile::{NoRoom, ReportError, Unplaceable};
+use crate::reconcile::{NoRoom, NoSource, ReportError, Unplaceable};
 
 /// The trailer that names a refusal for daemons.
 pub(super) const REFUSAL_TRAILER: &str = "ankole-refusal";
@@ -45,6 +45,12 @@ impl From<ReportError> for Status {
 impl From<NoRoom> for Status {
     fn from(why: NoRoom) -> Self {
         Self::resource_exhausted(why.to_string())
+    }
+}
+
+impl From<NoSource> for Status {
+    fn from(why: NoSource) -> Self {
+        Self::failed_precondition(why.to_string())
     }
 }
 

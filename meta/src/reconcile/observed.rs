@@ -149,6 +149,8 @@ pub struct EngineSeen {
     pub message: String,
     /// Bad blocks rewritten since it began, by replica.
     pub repairs: BTreeMap<ReplicaId, u64>,
+    /// The group's seal for which everything is drained and held; 0: none.
+    pub held_task: u64,
 }
 
 /// How a replica shows on its disk.
@@ -267,6 +269,7 @@ impl Observed {
             rebuilds,
             message: report.message.clone(),
             repairs,
+            held_task: report.held_task,
         };
         let older = self
             .engines

@@ -4,13 +4,15 @@
 //! exactly when they do. That of an engine's orders is a log index, because an engine ignores what
 //! is older than what it has seen.
 
+use std::collections::BTreeSet;
+
 use ankole_proto::rpc::v1 as rpc;
 use ankole_proto::{LayerId, NodeName};
 use prost::Message;
 
 use crate::state::{
-    Chap, NodeOnRecord, Phase, ReplicaMode, SnapshotState, State, Task, TaskKind, Volume,
-    WriteCache, iqn, record,
+    Chap, GroupStage, NodeOnRecord, Phase, Replica, ReplicaMode, SnapshotState, State, Task,
+    TaskKind, Volume, WriteCache, iqn, record,
 };
 
 /// What the blockd of a node is to have.
@@ -47,7 +49,7 @@ pub fn blockd_orders(state: &State, node: &NodeName) -> rpc::BlockdOrders {
                         },
                         // One that is not in sync is compared with its peers anyway.
                         scrub_request: if merges { volume.scrub.request } else { 0 },
-                        ..Default::default()
+                        clone: clone_source(volume, replica).filter(|_| create),
                     });
                 }
             }
@@ -71,13 +73,34 @@ pub fn removable_layers(state: &State, volume: &Volume) -> Vec<LayerId> {
     if volume.in_mode(ReplicaMode::Rebuilding).next().is_some() {
         return Vec::new();
     }
+    let shared = layers_being_shared(state, volume);
     let deleting = state
         .snapshots_of(volume.id)
         .filter(|one| one.state == SnapshotState::Deleting);
     let layers = deleting.filter_map(|snapshot| snapshot.layer);
     layers
-        .filter(|layer| volume.children(*layer).count() <= 1)
+        .filter(|layer| volume.children(*layer).count() <= 1 && !shared.contains(layer))
         .collect()
+}
+
+/// The layers that clones which are being created are to share: they stay as they are until then.
+fn layers_being_shared(state: &State, volume: &Volume) -> BTreeSet<LayerId> {
+    let clones = state.volumes().values();
+    let clones = clones.filter(|one| one.phase == Phase::Creating);
+    let origins = clones
+        .filter_map(|clone| clone.origin)
+        .filter(|origin| origin.volume == volume.id);
+    origins
+        .flat_map(|origin| volume.chain(origin.layer).into_keys())
+        .collect()
+}
+
+/// What a replica of a clone is to begin as.
+fn clone_source(volume: &Volume, replica: &Replica) -> Option<rpc::CloneSource> {
+    Some(rpc::CloneSource {
+        replica_id: replica.source?.to_string(),
+        layer: volume.origin?.layer.to_string(),
+    })
 }
 
 /// What the agent of a node is to run.
@@ -113,7 +136,10 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
         .replicas
         .iter()
         .filter(|(_, replica)| counts(replica.mode));
-    let mut revision = volume.revision;
+    let reservations = state.reservations().get(&volume.id);
+    let mut revision = volume
+        .revision
+        .max(reservations.map_or(0, |one| one.revision));
     let mut replicas = Vec::new();
     for (id, replica) in members {
         let node = state.nodes().get(&replica.node);
@@ -146,7 +172,9 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
             WriteCache::Off => rpc::WriteCache::Off.into(),
         },
         chap: volume.chap.as_ref().map(Chap::to_message),
-        ..Default::default()
+        reservations: reservations
+            .map(|one| one.bytes.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -156,16 +184,32 @@ fn text_of(node: Option<&NodeOnRecord>, field: impl Fn(&NodeOnRecord) -> &String
 
 /// One task at a time: which head the next one seals depends on the outcome of this one.
 fn first_task(state: &State, volume: &Volume) -> Option<rpc::EngineTask> {
-    if !matches!(volume.phase, Phase::Attached(_) | Phase::Detached) {
+    let Task { id, kind } = volume.tasks.front().copied()?;
+    let group = kind
+        .snapshot()
+        .and_then(|id| state.snapshots().get(&id)?.group)
+        .and_then(|id| state.groups().get(&id))
+        .filter(|_| matches!(kind, TaskKind::Seal { .. }));
+    let stage = group.map(|group| &group.stage);
+    // Once released it stays until an engine has told: replicas may have the new head.
+    let released = matches!(stage, Some(GroupStage::Release | GroupStage::Undone { .. }));
+    let works = matches!(volume.phase, Phase::Attached(_) | Phase::Detached);
+    if !(works || released) || stage == Some(&GroupStage::Gather) {
         return None;
     }
-    let Task { id, kind } = volume.tasks.front().copied()?;
     let task = match kind {
         TaskKind::Seal { snapshot, new_head } => rpc::engine_task::Task::Seal(rpc::SealTask {
             snapshot_id: snapshot.to_string(),
             head_layer: volume.head.to_string(),
             new_head_layer: new_head.to_string(),
-            ..Default::default()
+            group: group.map(|group| rpc::GroupSeal {
+                group_id: group.id.to_string(),
+                stage: if released {
+                    rpc::GroupStage::Release.into()
+                } else {
+                    rpc::GroupStage::Hold.into()
+                },
+            }),
         }),
         TaskKind::Expand { size } => rpc::engine_task::Task::Expand(rpc::ExpandTask {
             size_bytes: size.bytes(),

@@ -55,11 +55,11 @@ impl fmt::Display for Unplaceable {
     }
 }
 
-struct Candidate {
+pub(super) struct Candidate {
     node: NodeName,
     zone: String,
     disk: DiskId,
-    promised_permille: u64,
+    pub(super) promised_permille: u64,
     replicas: usize,
 }
 
@@ -152,7 +152,7 @@ fn candidate(
     best.ok_or(why)
 }
 
-fn fits(
+pub(super) fn fits(
     state: &State,
     blockd: &Blockd,
     want: &Want,

@@ -182,6 +182,7 @@ impl Leader {
                     replica_id: ReplicaId::from_bits(10 + node).to_string(),
                     node: format!("n{node}"),
                     disk_id: disk_id(&format!("n{node}")),
+                    ..Default::default()
                 })
                 .collect(),
             credential: vec![7; 32],

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ankole_proto::{NodeName, ReplicaId, SnapshotId, VolumeId};
+use ankole_proto::{NodeName, ReplicaId, SnapshotGroupId, SnapshotId, VolumeId};
 
 use super::{Changes, State, record};
 
@@ -24,6 +24,10 @@ pub(super) enum Key {
     Event(u64),
     /// `07` and the request's number.
     Request(u64),
+    /// `08` and the volume id.
+    Reservations(VolumeId),
+    /// `09` and the group's id.
+    Group(SnapshotGroupId),
 }
 
 impl Key {
@@ -38,6 +42,8 @@ impl Key {
             Self::Doomed(id) => with(5, &id.bits().to_be_bytes()),
             Self::Event(number) => with(6, &number.to_be_bytes()),
             Self::Request(number) => with(7, &number.to_be_bytes()),
+            Self::Reservations(id) => with(8, &id.bits().to_be_bytes()),
+            Self::Group(id) => with(9, &id.bits().to_be_bytes()),
         }
     }
 
@@ -54,6 +60,8 @@ impl Key {
             5 => Self::Doomed(ReplicaId::from_bits(wide()?)),
             6 => Self::Event(number()?),
             7 => Self::Request(number()?),
+            8 => Self::Reservations(VolumeId::from_bits(wide()?)),
+            9 => Self::Group(SnapshotGroupId::from_bits(wide()?)),
             _ => return None,
         })
     }
@@ -91,5 +99,7 @@ pub(super) fn all_keys(state: &State) -> Vec<Key> {
                 .keys()
                 .map(|number| Key::Request(*number)),
         )
+        .chain(state.reservations.keys().map(|id| Key::Reservations(*id)))
+        .chain(state.groups.keys().map(|id| Key::Group(*id)))
         .collect()
 }

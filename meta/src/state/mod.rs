@@ -14,11 +14,13 @@ mod apply;
 mod changes;
 mod chap;
 mod event;
+mod group;
 mod node;
 mod phase;
 pub(crate) mod record;
 mod refusal;
 mod request;
+mod reservations;
 mod snapshot;
 mod volume;
 mod wear;
@@ -29,20 +31,27 @@ mod tests;
 use std::collections::BTreeMap;
 
 use ankole_proto::rpc::v1::{LogAnswer, LogCommand};
-use ankole_proto::{ClusterId, NodeName, ReplicaId, SnapshotId, VolumeId};
+use ankole_proto::{ClusterId, NodeName, ReplicaId, SnapshotGroupId, SnapshotId, VolumeId};
 
 pub use chap::{Chap, ChapError, Secret};
 pub use event::{EVENTS_MAX, Event, Events, Severity};
+pub use group::{
+    GROUP_GATHER_MS, GROUP_HOLD_MS, GROUP_MEMBERS_MAX, GROUP_SEAL_MS, GROUPS_MAX, GroupMember,
+    GroupStage, SnapshotGroup, UNDONE_MAX,
+};
 pub use node::{DiskOnRecord, NodeOnRecord};
 pub use phase::{Phase, PhaseKind, ReplicaMode};
 pub use refusal::Refusal;
 pub use request::{REQUEST_AGE_MS_MAX, REQUESTS_MAX, Requests};
+pub use reservations::{RESERVATIONS_BYTES_MAX, Reservations};
 pub use snapshot::{Snapshot, SnapshotState};
 pub use volume::{
-    Doomed, REPLICAS_MAX, Replica, Scrub, TASKS_MAX, Task, TaskKind, Volume, Worker, WriteCache,
-    iqn,
+    CloneOrigin, Doomed, REPLICAS_MAX, Replica, Scrub, TASKS_MAX, Task, TaskKind, Volume, Worker,
+    WriteCache, iqn,
 };
-pub use wear::{DAMAGES_MAX, Damage, FAULT_BLOCKS_MAX, FAULT_DAY_MS, FAULTS_MAX, Wear};
+pub use wear::{
+    DAMAGES_MAX, Damage, FAULT_BLOCKS_MAX, FAULT_DAY_MS, FAULT_PAUSE_MS, FAULTS_MAX, Wear,
+};
 
 /// What one apply changes in the stored state: records to put (`Some`) or to remove (`None`), in
 /// ascending key order. Goes to the store in one batch together with the applied index.
@@ -89,6 +98,8 @@ pub struct State {
     doomed: BTreeMap<ReplicaId, Doomed>,
     events: Events,
     requests: Requests,
+    reservations: BTreeMap<VolumeId, Reservations>,
+    groups: BTreeMap<SnapshotGroupId, SnapshotGroup>,
 }
 
 impl Default for State {
@@ -102,6 +113,8 @@ impl Default for State {
             doomed: BTreeMap::new(),
             events: Events::default(),
             requests: Requests::default(),
+            reservations: BTreeMap::new(),
+            groups: BTreeMap::new(),
         }
     }
 }
@@ -140,6 +153,16 @@ impl State {
     /// What was carried out lately under a request id.
     pub const fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// The persistent reservations of volumes, as their engines told last.
+    pub const fn reservations(&self) -> &BTreeMap<VolumeId, Reservations> {
+        &self.reservations
+    }
+
+    /// Snapshots of several volumes that are not all taken, or were undone lately.
+    pub const fn groups(&self) -> &BTreeMap<SnapshotGroupId, SnapshotGroup> {
+        &self.groups
     }
 
     /// The volume with this id or, when no id reads like that, this name.

@@ -1,9 +1,9 @@
 //! Why a command is not carried out.
 
 use ankole_proto::rpc::v1::LogRefusal;
-use ankole_proto::{Epoch, NodeName, ReplicaId, SnapshotId, VolumeId};
+use ankole_proto::{Epoch, NodeName, ReplicaId, SnapshotGroupId, SnapshotId, VolumeId};
 
-use super::{PhaseKind, ReplicaMode};
+use super::{GROUPS_MAX, PhaseKind, RESERVATIONS_BYTES_MAX, ReplicaMode};
 
 /// Why a command is not carried out. The message says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,6 +161,62 @@ pub enum Refusal {
         /// Which volume.
         volume: String,
     },
+    /// No such group of snapshots.
+    #[error("there is no group of snapshots {0} under way; list the snapshots")]
+    NoGroup(SnapshotGroupId),
+    /// A group has failed.
+    #[error("the group of snapshots {0:?} was undone; take it again")]
+    GroupUndone(String),
+    /// A volume is in a group more than once, or a snapshot id is.
+    #[error("volume {0:?} is named twice; name each volume of the group once")]
+    VolumeTwice(String),
+    /// A group was to be released too early.
+    #[error("volume {volume:?} of the group {group:?} does not hold under its newest epoch")]
+    NotHeld {
+        /// The group's name.
+        group: String,
+        /// Which volume.
+        volume: String,
+    },
+    /// INV-12.
+    #[error("{GROUPS_MAX} groups of snapshots are under way; wait until one is done")]
+    TooManyGroups,
+    /// Only small reservations are kept.
+    #[error(
+        "the reservations take {bytes} bytes, and at most {RESERVATIONS_BYTES_MAX} are kept; remove \
+         registrations that nobody uses"
+    )]
+    ReservationsTooLarge {
+        /// How many.
+        bytes: usize,
+    },
+    /// The same engine has told of newer reservations.
+    #[error("change {number} of the reservations comes after {newest}; it is void")]
+    ReservationsStale {
+        /// The change's.
+        number: u64,
+        /// The newest that is on record.
+        newest: u64,
+    },
+    /// A clone is being created from it.
+    #[error("{what} cannot be deleted: volume {clone:?} is being created from it; wait for that")]
+    CloneUnderWay {
+        /// What it is.
+        what: String,
+        /// The clone's name.
+        clone: String,
+    },
+    /// What a clone was to share is not there any more, or not alike.
+    #[error("the replicas of snapshot {0:?} have changed; try again")]
+    SourceMoved(String),
+    /// A clone cannot be made.
+    #[error("{what} cannot be cloned: {why}")]
+    NoClone {
+        /// What it is.
+        what: String,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// INV-12.
     #[error("too many tasks wait for volume {volume:?}; see whether its replicas can be reached")]
     TooManyTasks {
@@ -185,13 +241,19 @@ impl Refusal {
         use tonic::Code;
         match self {
             Self::Malformed(_) => Code::Unimplemented,
-            Self::Invalid(_) | Self::RequestReused { .. } | Self::Shrinks { .. } => {
-                Code::InvalidArgument
-            }
-            Self::NoVolume(_) | Self::NoSnapshot(_) => Code::NotFound,
+            Self::Invalid(_)
+            | Self::RequestReused { .. }
+            | Self::Shrinks { .. }
+            | Self::VolumeTwice(_)
+            | Self::ReservationsTooLarge { .. } => Code::InvalidArgument,
+            Self::NoVolume(_) | Self::NoSnapshot(_) | Self::NoGroup(_) => Code::NotFound,
             Self::VolumeExists(_) | Self::SnapshotExists(_) => Code::AlreadyExists,
-            Self::StaleRevision { .. } | Self::PortTaken { .. } => Code::Aborted,
-            Self::TooManySnapshots { .. } | Self::TooManyTasks { .. } => Code::ResourceExhausted,
+            Self::StaleRevision { .. } | Self::PortTaken { .. } | Self::SourceMoved(_) => {
+                Code::Aborted
+            }
+            Self::TooManySnapshots { .. } | Self::TooManyTasks { .. } | Self::TooManyGroups => {
+                Code::ResourceExhausted
+            }
             Self::WrongPhase { .. }
             | Self::AttachedElsewhere { .. }
             | Self::NotHere { .. }
@@ -202,6 +264,11 @@ impl Refusal {
             | Self::UnknownTask(_)
             | Self::WrongMode { .. }
             | Self::Replicas { .. }
+            | Self::GroupUndone(_)
+            | Self::NotHeld { .. }
+            | Self::ReservationsStale { .. }
+            | Self::CloneUnderWay { .. }
+            | Self::NoClone { .. }
             | Self::WrongSnapshot { .. } => Code::FailedPrecondition,
         }
     }

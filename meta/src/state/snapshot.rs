@@ -1,6 +1,6 @@
 //! A snapshot on record.
 
-use ankole_proto::{LayerId, SnapshotId, VolumeId, VolumeSize};
+use ankole_proto::{LayerId, SnapshotGroupId, SnapshotId, VolumeId, VolumeSize};
 
 /// A user-visible name for a sealed layer of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +19,14 @@ pub struct Snapshot {
     pub created_at_ms: u64,
     /// The volume's size then.
     pub size: VolumeSize,
+    /// The cut through several volumes that it is a part of.
+    pub group: Option<SnapshotGroupId>,
 }
 
 /// `Creating → Ready → Deleting → (gone)`; a creation that an engine refuses ends at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SnapshotState {
-    /// Waits for an engine to seal the head.
+    /// Waits for an engine to seal the head, or for the other volumes of its group.
     Creating,
     /// Sealed on every in-sync replica.
     Ready,

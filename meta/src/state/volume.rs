@@ -71,6 +71,19 @@ pub struct Volume {
     pub scrub: Scrub,
     /// Bad blocks of its replicas, also of those that are gone, rewritten from a peer.
     pub repaired_blocks: u64,
+    /// What it began as, when it is a clone.
+    pub origin: Option<CloneOrigin>,
+}
+
+/// The snapshot that a clone began as; it may be gone by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloneOrigin {
+    /// Which snapshot.
+    pub snapshot: SnapshotId,
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// The layer under its name, which the clone shares with all below it.
+    pub layer: LayerId,
 }
 
 /// When a write is durable.
@@ -118,6 +131,8 @@ pub struct Replica {
     pub mode_revision: u64,
     /// What is known of its medium.
     pub wear: Wear,
+    /// While a clone is being created: the replica on the same disk whose layers it is to share.
+    pub source: Option<ReplicaId>,
 }
 
 /// Something an engine is to do once.
@@ -195,6 +210,23 @@ impl Volume {
         let all = self.layers.iter();
         all.filter(move |(_, parent)| **parent == Some(layer))
             .map(|(child, _)| *child)
+    }
+
+    /// A layer and all below it, each with the one below.
+    pub fn chain(&self, top: LayerId) -> BTreeMap<LayerId, Option<LayerId>> {
+        let mut chain = BTreeMap::new();
+        let mut next = Some(top);
+        while let Some(layer) = next {
+            let Some(below) = self.layers.get(&layer).copied() else {
+                break;
+            };
+            // A tree has no cycle; a record that has one must not be followed for ever.
+            if chain.insert(layer, below).is_some() {
+                break;
+            }
+            next = below;
+        }
+        chain
     }
 
     /// The node that an engine of this volume runs on, may run on, or is still to end on.

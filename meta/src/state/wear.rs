@@ -13,6 +13,10 @@ pub const FAULTS_MAX: u32 = 3;
 /// How many damaged or repaired blocks within a day are too many: 1 MiB.
 pub const FAULT_BLOCKS_MAX: u64 = 256;
 
+/// What is found within this time of the last finding belongs to it: a scrub comes upon the blocks
+/// of one bad place one after the other.
+pub const FAULT_PAUSE_MS: u64 = 10 * 60 * 1000;
+
 /// How long findings are added up.
 pub const FAULT_DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -38,8 +42,12 @@ pub struct Wear {
     pub damages: Vec<Damage>,
     /// Findings since the day began.
     pub faults: u32,
-    /// Blocks that these concerned.
-    pub fault_blocks: u64,
+    /// Blocks found damaged since the day began.
+    pub found_blocks: u64,
+    /// Blocks repaired since the day began: those found, and those that only a read came upon.
+    pub mended_blocks: u64,
+    /// When something was found or repaired last.
+    pub last_fault_ms: u64,
     /// When the day began: with its first finding.
     pub day_began_ms: u64,
 }
@@ -47,8 +55,18 @@ pub struct Wear {
 impl Wear {
     /// Whether the replica had so many faults within a day that another is to take its place.
     pub const fn is_worn(&self, now_ms: u64) -> bool {
-        let many = self.faults >= FAULTS_MAX || self.fault_blocks > FAULT_BLOCKS_MAX;
+        let many = self.faults >= FAULTS_MAX || self.fault_blocks() > FAULT_BLOCKS_MAX;
         many && now_ms.saturating_sub(self.day_began_ms) < FAULT_DAY_MS
+    }
+
+    /// Blocks that the findings of the day concerned. What was found and then repaired was told
+    /// twice, by blockd and engine, in either order.
+    pub const fn fault_blocks(&self) -> u64 {
+        if self.found_blocks > self.mended_blocks {
+            self.found_blocks
+        } else {
+            self.mended_blocks
+        }
     }
 
     /// Takes in what the replica's blockd finds damaged; whether that is more than before.
@@ -57,12 +75,14 @@ impl Wear {
         self.damaged_blocks = blocks;
         self.damages = damages;
         self.damages.truncate(DAMAGES_MAX);
-        self.count(more, at_ms);
+        if more > 0 {
+            self.note(at_ms, |wear| wear.found_blocks += more);
+        }
         more > 0
     }
 
     /// Takes in how many blocks an engine has rewritten since it began, and tells how many of them
-    /// are new. Blocks that were found damaged before are counted as faults once.
+    /// are new.
     pub(super) fn repaired(&mut self, epoch: Epoch, blocks: u64, at_ms: u64) -> u64 {
         let told = match self.repairs_told {
             (last, told) if last == epoch => told,
@@ -72,22 +92,25 @@ impl Wear {
         if more > 0 {
             self.repairs_told = (epoch, blocks);
             self.repaired_blocks = self.repaired_blocks.saturating_add(more);
-            self.count(more.saturating_sub(self.damaged_blocks), at_ms);
+            self.note(at_ms, |wear| wear.mended_blocks += more);
         }
         more
     }
 
-    fn count(&mut self, blocks: u64, at_ms: u64) {
-        if blocks == 0 {
-            return;
-        }
+    fn note(&mut self, at_ms: u64, add: impl FnOnce(&mut Self)) {
         if at_ms.saturating_sub(self.day_began_ms) >= FAULT_DAY_MS {
             self.day_began_ms = at_ms;
-            self.faults = 0;
-            self.fault_blocks = 0;
+            self.last_fault_ms = 0;
+            (self.faults, self.found_blocks, self.mended_blocks) = (0, 0, 0);
         }
-        self.faults = self.faults.saturating_add(1);
-        self.fault_blocks = self.fault_blocks.saturating_add(blocks);
+        let before = self.fault_blocks();
+        add(self);
+        if self.fault_blocks() > before {
+            if at_ms.saturating_sub(self.last_fault_ms) >= FAULT_PAUSE_MS {
+                self.faults = self.faults.saturating_add(1);
+            }
+            self.last_fault_ms = at_ms;
+        }
     }
 }
 
@@ -105,14 +128,19 @@ mod tests {
     #[test]
     fn three_findings_within_a_day_wear_a_replica_out() {
         let mut wear = Wear::default();
-        for found in 1..=3_u64 {
-            assert!(!wear.is_worn(NOON_MS));
-            assert!(wear.found(1, vec![damage(0)], NOON_MS + found));
-            assert!(!wear.found(1, vec![damage(0)], NOON_MS + found), "no news");
-            assert!(!wear.found(0, vec![], NOON_MS + found));
+        for finding in 0..3_u64 {
+            let at_ms = NOON_MS + 2 * finding * FAULT_PAUSE_MS;
+            assert!(!wear.is_worn(at_ms));
+            for later_ms in [0, 1_000] {
+                let at_ms = at_ms + later_ms;
+                assert!(wear.found(1, vec![damage(0)], at_ms));
+                assert!(!wear.found(1, vec![damage(0)], at_ms), "no news");
+                assert!(!wear.found(0, vec![], at_ms));
+            }
         }
-        assert!(wear.is_worn(NOON_MS + 4));
-        assert!(!wear.is_worn(NOON_MS + 4 + FAULT_DAY_MS));
+        assert_eq!((wear.faults, wear.fault_blocks()), (3, 6));
+        assert!(wear.is_worn(NOON_MS + 6 * FAULT_PAUSE_MS));
+        assert!(!wear.is_worn(NOON_MS + FAULT_DAY_MS));
         wear.found(1, vec![damage(0)], NOON_MS + 2 * FAULT_DAY_MS);
         assert!(!wear.is_worn(NOON_MS + 2 * FAULT_DAY_MS), "a new day");
     }
@@ -141,15 +169,26 @@ mod tests {
             assert_eq!(wear.repaired(epoch, blocks, NOON_MS), more);
         }
         assert_eq!(wear.repaired_blocks, 6);
-        assert_eq!(wear.faults, 3);
+        assert_eq!((wear.faults, wear.fault_blocks()), (1, 6));
     }
 
     #[test]
     fn a_repair_of_what_a_scrub_found_is_no_second_fault() {
-        let mut wear = Wear::default();
-        wear.found(2, vec![damage(0), damage(4096)], NOON_MS);
-        wear.repaired(Epoch::from_raw(1), 2, NOON_MS);
-        wear.found(0, vec![], NOON_MS);
-        assert_eq!((wear.faults, wear.fault_blocks), (1, 2));
+        let late_ms = NOON_MS + FAULT_PAUSE_MS;
+        for repaired_first in [false, true] {
+            let mut wear = Wear::default();
+            let found = |wear: &mut Wear, at_ms| {
+                wear.found(2, vec![damage(0), damage(4096)], at_ms);
+                wear.found(0, vec![], at_ms);
+            };
+            if repaired_first {
+                wear.repaired(Epoch::from_raw(1), 2, NOON_MS);
+                found(&mut wear, late_ms);
+            } else {
+                found(&mut wear, NOON_MS);
+                wear.repaired(Epoch::from_raw(1), 2, late_ms);
+            }
+            assert_eq!((wear.faults, wear.fault_blocks()), (1, 2));
+        }
     }
 }

@@ -267,7 +267,8 @@ async fn engine(channel: Channel, node: &'static str, mut orders: rpc::EngineOrd
             orders = next.into_inner();
             continue;
         }
-        if let Some(task) = orders.tasks.first() {
+        let held_task = held(&orders);
+        if let Some(task) = orders.tasks.first().filter(|_| held_task == 0) {
             let refusal = if world.logged_in.load(Ordering::SeqCst) {
                 "initiators are logged in"
             } else {
@@ -293,6 +294,7 @@ async fn engine(channel: Channel, node: &'static str, mut orders: rpc::EngineOrd
             seen_revision: orders.revision,
             hold_ms: 100,
             repairs: repairs.clone(),
+            held_task,
             ..Default::default()
         };
         match fleet.engine_heartbeat(report).await {
@@ -300,6 +302,19 @@ async fn engine(channel: Channel, node: &'static str, mut orders: rpc::EngineOrd
             Err(_) => return,
         }
     }
+}
+
+/// The first task, when it is to be held for a group.
+fn held(orders: &rpc::EngineOrders) -> u64 {
+    let Some(task) = orders.tasks.first() else {
+        return 0;
+    };
+    let group = match &task.task {
+        Some(rpc::engine_task::Task::Seal(seal)) => seal.group.as_ref(),
+        _ => None,
+    };
+    let holds = group.is_some_and(|group| group.stage() == rpc::GroupStage::Hold);
+    if holds { task.id } else { 0 }
 }
 
 /// That the first rebuilding replica of the orders is equal.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cluster;
+mod groups;
 mod settings;
 
 use std::sync::atomic::Ordering;

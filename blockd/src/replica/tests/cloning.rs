@@ -1,5 +1,7 @@
 //! Clones: two replicas that share layers, and never see what the other one does.
 
+use ankole_proto::Extent;
+use ankole_proto::wire::rebuild::{BeginRebuild, WriteLayer};
 use proptest::prelude::*;
 
 use super::model::{Contents, sectors};
@@ -207,6 +209,83 @@ fn a_bad_block_of_a_shared_layer_stays_bad_in_both() {
         clone.read(BLOCK, 512),
         Err(DataError::Checksum(_))
     ));
+}
+
+#[test]
+fn a_clone_that_is_rebuilt_changes_nothing_of_its_source_at_any_stop() {
+    // A peer of the clone holds something else in the shared layer.
+    let peer = || {
+        let (_, mut rig) = Rig::new(BLOCKS);
+        rig.write(0, &[4; 3 * 4096]).unwrap();
+        rig.seal(2).unwrap();
+        rig.write(BLOCK, &[5; 4096]).unwrap();
+        rig
+    };
+    let rebuild = |disk: &SimDisk| -> Result<(), String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let mut clone =
+            Replica::load(disk, Place::Clone.directory()).map_err(|error| text(&error))?;
+        let request = Place::Clone.open_request(BLOCKS, 9);
+        clone.open(&request).map_err(|error| text(&error))?;
+        let mut peer = peer();
+        let begin = BeginRebuild {
+            head: peer.replica.head(),
+            size: peer.replica.size(),
+            layers: peer.replica.layers(),
+        };
+        clone
+            .begin_rebuild(request.epoch, &begin)
+            .map_err(|error| text(&error))?;
+        let chunks = [(0, 512), (512, BLOCKS - 512)]
+            .map(|(first, count)| Extent::new(first * BLOCK, count * BLOCK).unwrap());
+        let layers = peer.replica.layers();
+        for (link, extent) in layers
+            .iter()
+            .flat_map(|link| chunks.map(|chunk| (link, chunk)))
+        {
+            let from = peer.epoch;
+            // As an engine does: compare, then copy.
+            clone
+                .digest(request.epoch, link.layer, extent)
+                .map_err(|error| text(&error))?;
+            let body = WriteLayer {
+                layer: link.layer,
+                blocks: peer.replica.read_layer(from, link.layer, extent).unwrap(),
+            };
+            clone
+                .write_layer(request.epoch, extent, &body)
+                .map_err(|error| text(&error))?;
+        }
+        clone
+            .finish_rebuild(request.epoch)
+            .map_err(|error| text(&error))
+    };
+    for call in 0.. {
+        let (disk, mut rig) = source();
+        clone_at(&mut rig, BLOCKS, 2).unwrap();
+        // A sum that is wrong: the rebuild must not put it right for the source.
+        let path = file_path(directory(), layer(1), Part::Sums);
+        disk.flip_bit(&path, 4 * 4, 1).unwrap();
+        let whole = rig.read(0, 4 * BLOCK).unwrap();
+        let start = disk.calls();
+        disk.fail(start + call, Fault::Stop);
+        let done = rebuild(&disk);
+        let stopped = disk.calls() > start + call;
+        assert!(stopped || done.is_ok(), "{done:?}");
+        for fate in Fate::ALL {
+            let found = disk.crash(fate, call);
+            rebuild(&found).unwrap();
+            let mut rig = Rig::load(&found, BLOCKS, 100);
+            assert!(rig.read(0, 4 * BLOCK).unwrap() == whole, "{call} {fate:?}");
+            let bad = rig.read(4 * BLOCK, BLOCK);
+            assert!(matches!(bad, Err(DataError::Checksum(_))), "{call}");
+            let mut clone = load_clone(&found, 100);
+            assert!(clone.read_all() == peer().read_all(), "{call} {fate:?}");
+        }
+        if !stopped {
+            break;
+        }
+    }
 }
 
 /// Cloning, then merging in both replicas in turns, until the machine stops.

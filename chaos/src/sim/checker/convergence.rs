@@ -3,34 +3,30 @@
 
 use std::collections::BTreeMap;
 
+use ankole_meta::state::Volume;
 use ankole_proto::LayerId;
 
-use super::super::host::Host;
-use super::super::managers::Managers;
+use super::super::host::Slot;
 use super::views::{self, View};
 
-pub(in super::super) fn check(hosts: &mut [Host], managers: &Managers) -> Result<(), String> {
-    let mut first: Option<(String, BTreeMap<LayerId, View>)> = None;
-    for host in hosts {
-        let node = host.node.to_string();
-        let views = views_of(host, managers).map_err(|error| format!("{node}: {error}"))?;
+pub(in super::super) fn check(slots: &mut [&mut Slot], volume: &Volume) -> Result<(), String> {
+    let mut first: Option<BTreeMap<LayerId, View>> = None;
+    for slot in slots {
+        let id = slot.id;
+        let views = views_of(slot, volume).map_err(|error| format!("replica {id}: {error}"))?;
         match &first {
-            None => first = Some((node, views)),
-            Some((other, theirs)) => compare(theirs, &views)
-                .map_err(|error| format!("{other} and {node} differ: {error}"))?,
+            None => first = Some(views),
+            Some(theirs) => compare(theirs, &views)
+                .map_err(|error| format!("replica {id} and another differ: {error}"))?,
         }
     }
     Ok(())
 }
 
-fn views_of(host: &mut Host, managers: &Managers) -> Result<BTreeMap<LayerId, View>, String> {
-    let store = host.replica_mut().ok_or("is not running")?;
-    if store.head() != managers.head {
-        return Err(format!(
-            "its head is {}, not {}",
-            store.head(),
-            managers.head
-        ));
+fn views_of(slot: &mut Slot, volume: &Volume) -> Result<BTreeMap<LayerId, View>, String> {
+    let store = slot.replica_mut().ok_or("is not running")?;
+    if store.head() != volume.head {
+        return Err(format!("its head is {}, not {}", store.head(), volume.head));
     }
     views::of(store)
 }

@@ -4,21 +4,20 @@
 use super::super::host::Host;
 
 pub(in super::super) fn check(hosts: &mut [Host]) -> Result<(), String> {
-    for host in hosts {
-        if let Some(what) = &host.obeyed_older {
-            return Err(format!("INV-1: {} obeyed {what}", host.node));
+    for slot in hosts.iter_mut().flat_map(|host| host.slots.values_mut()) {
+        let (id, before) = (slot.id, slot.greatest_epoch);
+        if let Some(what) = &slot.obeyed_older {
+            return Err(format!("INV-1: replica {id} obeyed {what}"));
         }
-        let before = host.greatest_epoch;
-        let Some(epoch) = host.replica_mut().map(|replica| replica.epoch()) else {
+        let Some(epoch) = slot.replica_mut().map(|replica| replica.epoch()) else {
             continue;
         };
         if epoch < before {
             return Err(format!(
-                "INV-1: {} went back from epoch {before} to {epoch}",
-                host.node
+                "INV-1: replica {id} went back from epoch {before} to {epoch}"
             ));
         }
-        host.greatest_epoch = epoch;
+        slot.greatest_epoch = epoch;
     }
     Ok(())
 }

@@ -2,15 +2,13 @@
 
 use ankole_blockd::replica::State;
 
+use super::super::fleet::Fleet;
 use super::super::host::Host;
-use super::super::managers::{Managers, Mode};
 
-pub(in super::super) fn check(hosts: &mut [Host], managers: &Managers) -> Result<(), String> {
-    for host in hosts {
-        let (node, replica) = (&host.node, host.replica);
-        if managers.mode(replica) == Some(Mode::InSync) && host.state() == Some(&State::Rebuilding)
-        {
-            return Err(format!("INV-9: {replica} on {node} is being rebuilt"));
+pub(in super::super) fn check(hosts: &[Host], fleet: &Fleet) -> Result<(), String> {
+    for slot in hosts.iter().flat_map(|host| host.slots.values()) {
+        if slot.state() == Some(&State::Rebuilding) && fleet.is_in_sync(slot.id) {
+            return Err(format!("INV-9: replica {} is being rebuilt", slot.id));
         }
     }
     Ok(())

@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use ankole_proto::LayerId;
 use ankole_proto::wire::body::{LayerLink, SEALED_LAYERS_MAX};
 
-use super::super::host::Host;
+use super::super::host::Slot;
 
-pub(in super::super) fn check(hosts: &mut [Host]) -> Result<(), String> {
-    for host in hosts {
-        let node = host.node.clone();
-        let Some(store) = host.replica_mut() else {
+pub(in super::super) fn check(slots: &mut [&mut Slot]) -> Result<(), String> {
+    for slot in slots {
+        let id = slot.id;
+        let Some(store) = slot.replica_mut() else {
             continue;
         };
-        judge(store.head(), &store.layers()).map_err(|error| format!("INV-7: {node}: {error}"))?;
+        judge(store.head(), &store.layers())
+            .map_err(|error| format!("INV-7: replica {id}: {error}"))?;
     }
     Ok(())
 }

@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use ankole_blockd::session::{Denial, Detail};
-use ankole_engine::mirror::event::{Effect, Event, LinkFailure, LinkId};
+use ankole_engine::mirror::event::{Effect, Event, LinkFailure, LinkId, StopReason};
 use ankole_proto::wire::ErrorCode;
 use ankole_proto::{Epoch, ReplicaId};
 
 use super::super::checker::Verdict;
 use super::super::engine::EngineId;
-use super::super::network::{LinkKey, delay};
-use super::{Happening, Predecessor, World};
+use super::super::network::LinkKey;
+use super::polls::Who;
+use super::{Happening, World};
 
 /// How long an engine tries to reach a host that does not answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// Between the end of the newest engine and the start of the next.
-const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 /// What an engine's link makes of a refused Open.
 pub(super) fn failure_of(denial: &Denial) -> LinkFailure {
@@ -64,14 +63,12 @@ impl World {
                 replica,
                 link,
                 open,
+                node,
                 ..
             } => {
-                let key = LinkKey {
-                    engine: id,
-                    link,
-                    replica,
-                    epoch: open.epoch,
-                };
+                let host = self.hosts.iter().position(|host| host.node == node);
+                self.places.insert(replica, host.unwrap_or_default());
+                let key = self.key(id, link, replica);
                 self.network.connect(key);
                 let open = Box::new(open);
                 match self.network.reaches_host(key, now, &mut self.random) {
@@ -110,16 +107,12 @@ impl World {
             } => {
                 return self.complete(id, operation, outcome);
             }
-            Effect::Record(record) => {
-                let delay = delay(&mut self.random);
-                self.schedule
-                    .after(delay, Happening::Record { engine: id, record });
-            }
+            Effect::Record(record) => self.record(id, record),
             Effect::Serve => self.serve(id),
             Effect::Resized(_) => {}
             Effect::Stopped(reason) => {
                 self.note(format_args!("{id:?} stops: {reason:?}"));
-                self.ended(id);
+                self.ended(id, matches!(reason, StopReason::Fenced(_)));
             }
         }
         Ok(())
@@ -131,35 +124,27 @@ impl World {
             engine,
             link,
             replica,
-            epoch: epoch.map_or(Epoch::ZERO, |engine| engine.epoch),
+            host: self.places.get(&replica).copied().unwrap_or_default(),
+            epoch: epoch.map_or(Epoch::ZERO, |engine| engine.start.epoch),
         }
     }
 
     fn serve(&mut self, id: EngineId) {
         let now = self.schedule.now();
         self.note(format_args!("{id:?} serves"));
-        if let Some(engine) = self.engines.get_mut(&id) {
-            engine.serving = true;
+        let Some(engine) = self.engines.get_mut(&id) else {
+            return;
+        };
+        engine.serving = true;
+        let (volume, host) = (engine.volume(), engine.start.host);
+        // It has waited out everybody's lease.
+        let record = self.hosts[host].agent.records.get_mut(&volume);
+        if let Some(record) = record.filter(|record| record.engine == id) {
+            record.alone = true;
         }
-        self.history.settle(id, now);
-        if id.0 + 1 == self.next_engine {
-            // It has waited out everybody's lease.
-            self.predecessor.alone = true;
+        if let Some(model) = self.models.get_mut(&volume) {
+            model.history.settle(id, now);
         }
-    }
-
-    /// An engine is gone.
-    pub(super) fn ended(&mut self, id: EngineId) {
-        self.engines.remove(&id);
-        for key in self.network.connections(|key| key.engine == id) {
-            self.network.disconnect(key);
-        }
-        if id.0 + 1 == self.next_engine {
-            self.predecessor = Predecessor {
-                ended: true,
-                ..self.predecessor
-            };
-            self.schedule.after(RESTART_PAUSE, Happening::StartEngine);
-        }
+        self.beat_now(Who::Engine(id));
     }
 }

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use ankole_meta::state::{Phase, ReplicaMode, SnapshotState, Volume};
+use ankole_proto::VolumeId;
+
 use super::super::checker::{self, Checker, Verdict};
-use super::super::managers::Mode;
+use super::super::engine::Engine;
+use super::super::host::Slot;
 use super::super::workload::{self, Ask};
-use super::{DISK_BYTES, HOSTS, Happening, World};
+use super::{DISK_BYTES, Happening, World};
 
 impl World {
     /// Nothing goes wrong any more; what is down comes back.
@@ -13,84 +17,132 @@ impl World {
         self.note(format_args!("HEAL"));
         self.healing = true;
         let now = self.schedule.now();
-        self.managers.unreachable_until = now;
+        self.fleet.leaderless_until = self.fleet.leaderless_until.min(now);
         self.network.join_all();
-        for host in 0..HOSTS {
+        for host in 0..self.hosts.len() {
             self.hosts[host].slow = None;
+            self.hosts[host].deaf_until = now;
             self.hosts[host].disk.set_capacity(DISK_BYTES);
             self.hosts[host].disk.mend();
             self.schedule
                 .after(Duration::ZERO, Happening::StartHost { host });
+            self.schedule
+                .after(Duration::ZERO, Happening::StartAgent { host });
         }
         for engine in self.engines.values_mut() {
             engine.deaf = false;
-        }
-        // Agents end engines that are not wanted any more.
-        let newest = self.engines.keys().next_back().copied();
-        for engine in self.engines.keys().copied().collect::<Vec<_>>() {
-            if Some(engine) != newest {
-                self.ended(engine);
-            }
         }
         for key in self.network.connections(|_| true) {
             let failure = ankole_engine::mirror::event::LinkFailure::Transport("reset".to_owned());
             self.close_later(key, failure);
         }
-        self.tell_engines();
     }
 
-    /// Whether the volume is healthy: one engine serves, every replica is in sync, nothing waits.
-    pub(super) fn is_converged(&self) -> bool {
-        let mut engines = self.engines.values();
-        let served = matches!((engines.next(), engines.next()), (Some(engine), None)
-            if engine.serving && engine.waiting.is_empty());
-        served
-            && self.managers.with(Mode::InSync).count() == HOSTS
-            && !self.managers.has_task()
-            && self
-                .hosts
-                .iter()
-                .all(|host| host.is_up() && host.fault().is_none() && host.is_idle())
+    /// Whether everything is as wanted; otherwise what is not.
+    pub(super) fn unsettled(&self) -> Option<String> {
+        let state = &self.fleet.state;
+        if state.volumes().len() != self.models.len() || !state.doomed().is_empty() {
+            return Some("replicas are to be deleted".to_owned());
+        }
+        let deleting = |one: &ankole_meta::state::Snapshot| one.state != SnapshotState::Ready;
+        if state.snapshots().values().any(deleting) {
+            return Some("snapshots come or go".to_owned());
+        }
+        let stored = self
+            .hosts
+            .iter()
+            .map(|host| host.slots.len())
+            .sum::<usize>();
+        let on_record = state.volumes().values().map(|one| one.replicas.len());
+        if stored != on_record.sum::<usize>() {
+            return Some("stored is not what is on record".to_owned());
+        }
+        state
+            .volumes()
+            .values()
+            .find_map(|volume| self.unsettled_volume(volume))
+    }
+
+    fn unsettled_volume(&self, volume: &Volume) -> Option<String> {
+        let name = &volume.name;
+        let say = |what: &str| Some(format!("{name} {what}"));
+        if !matches!(volume.phase, Phase::Attached(_)) || !volume.tasks.is_empty() {
+            return say("is not attached, or has tasks");
+        }
+        let in_sync = volume.in_mode(ReplicaMode::InSync).count();
+        if in_sync != volume.replica_count as usize || in_sync != volume.replicas.len() {
+            return say("has not the replicas that are wanted");
+        }
+        let engines: Vec<&Engine> = self
+            .engines
+            .values()
+            .filter(|engine| engine.volume() == volume.id)
+            .collect();
+        let [engine] = engines.as_slice() else {
+            return say("has not one engine");
+        };
+        if !engine.serving || !engine.waiting.is_empty() || engine.start.port.is_none() {
+            return say("is not served, or has operations that wait");
+        }
+        let slots = self.slots_of(volume.id);
+        let settled = slots.iter().all(|slot| {
+            let ours = slot.tenant().is_some_and(|key| key.engine == engine.id());
             // An engine may not have noticed yet that a host was away.
-            && self.hosts.iter().all(|host| {
-                let engine = host.tenant().map(|tenant| tenant.engine);
-                engine.is_some_and(|engine| self.engines.contains_key(&engine))
-            })
-            && self.hosts.windows(2).all(|pair| match pair {
-                [one, other] => one.layers() == other.layers(),
-                _ => true,
-            })
+            slot.is_up() && slot.fault().is_none() && slot.is_idle() && ours
+        });
+        if !settled || slots.len() != in_sync {
+            return say("has a replica that is not settled");
+        }
+        let alike = slots
+            .windows(2)
+            .all(|pair| matches!(pair, [one, other] if one.layers() == other.layers()));
+        if alike {
+            None
+        } else {
+            say("has replicas with different layers")
+        }
     }
 
-    /// Whether every replica in sync is broken: only a disk error of the cursed host, as the last
-    /// in-sync one, leads here.
+    fn slots_of(&self, volume: VolumeId) -> Vec<&Slot> {
+        let slots = self.hosts.iter().flat_map(|host| host.slots.values());
+        slots.filter(|slot| slot.volume == volume).collect()
+    }
+
+    /// Whether some volume has lost its last good copy, to the cursed disk only: every in-sync
+    /// replica is broken.
     pub(super) fn is_doomed(&self) -> bool {
-        self.managers.with(Mode::InSync).all(|replica| {
-            let host = self.hosts.iter().find(|host| host.replica == replica);
-            host.is_some_and(|host| host.fault().is_some())
+        let mut volumes = self.fleet.state.volumes().keys();
+        volumes.any(|volume| {
+            let in_sync = self.fleet.in_sync(*volume);
+            let slots = self.slots_of(*volume);
+            let mut ours = slots.iter().filter(|slot| in_sync.contains(&slot.id));
+            !in_sync.is_empty() && ours.all(|slot| slot.fault().is_some())
         })
     }
 
-    /// Whether the only in-sync replica is the one whose bits flip.
+    /// Whether the only in-sync replica of some volume is one whose bits flip.
     pub(super) fn has_rotted(&self) -> bool {
-        let cursed = self.hosts[self.cursed].replica;
-        self.managers.with(Mode::InSync).all(|id| id == cursed)
+        let cursed = &self.hosts[self.cursed].slots;
+        let mut volumes = self.fleet.state.volumes().keys();
+        volumes.any(|volume| {
+            let in_sync = self.fleet.in_sync(*volume);
+            !in_sync.is_empty() && in_sync.iter().all(|id| cursed.contains_key(id))
+        })
     }
 
     /// Reads everything back.
     pub(super) fn read_back(&mut self) -> Verdict {
-        let Some(engine) = self.engines.keys().next_back().copied() else {
-            return Err(Checker::Liveness.says()("no engine is left".to_owned()));
-        };
-        for extent in workload::written() {
-            self.submit(engine, Ask::Read(extent))?;
+        for engine in self.newest() {
+            for extent in workload::written() {
+                self.submit(engine, Ask::Read(extent))?;
+            }
+            self.submit(engine, Ask::Flush)?;
         }
-        self.submit(engine, Ask::Flush)?;
         let deadline = self.schedule.now() + Duration::from_secs(10);
         while self
             .engines
-            .get(&engine)
-            .is_some_and(|engine| !engine.waiting.is_empty())
+            .values()
+            .any(|engine| !engine.waiting.is_empty())
         {
             if self.schedule.now() > deadline {
                 let what = format!("the last reads are not answered: {}", self.describe());
@@ -103,12 +155,33 @@ impl World {
 
     /// Compares the replicas with each other and with the history.
     pub(super) fn finish(&mut self) -> Verdict {
-        let (hosts, managers) = (&mut self.hosts, &self.managers);
-        checker::trees::check(hosts).map_err(Checker::Trees.says())?;
-        checker::convergence::check(hosts, managers).map_err(Checker::Convergence.says())?;
-        for host in hosts {
-            checker::snapshots::check(host, managers, &self.history)
-                .map_err(Checker::Snapshots.says())?;
+        for volume in self.fleet.state.volumes().values() {
+            let Some(model) = self.models.get(&volume.id) else {
+                continue;
+            };
+            let mut slots: Vec<&mut Slot> = self
+                .hosts
+                .iter_mut()
+                .flat_map(|host| host.slots.values_mut())
+                .filter(|slot| slot.volume == volume.id)
+                .collect();
+            checker::trees::check(&mut slots).map_err(Checker::Trees.says())?;
+            if let Err(what) = checker::convergence::check(&mut slots, volume) {
+                let copies: Vec<String> = workload::written()
+                    .flat_map(|extent| {
+                        let each = slots.iter_mut().map(move |slot| slot.copies("", extent));
+                        each.flatten().collect::<Vec<_>>()
+                    })
+                    .collect();
+                for line in copies {
+                    self.trace.line(self.schedule.now(), format_args!("{line}"));
+                }
+                return Err(Checker::Convergence.says()(what));
+            }
+            for slot in slots {
+                checker::snapshots::check(slot, &self.fleet.state, model)
+                    .map_err(Checker::Snapshots.says())?;
+            }
         }
         Ok(())
     }

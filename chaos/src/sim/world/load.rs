@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use ankole_engine::volume::{Operation, OperationId, Outcome};
-use ankole_proto::Extent;
+use ankole_proto::{Extent, VolumeId};
 use bytes::Bytes;
 use rand::Rng;
 
 use super::super::checker::{self, Checker, Finding, Verdict};
-use super::super::engine::{EngineId, Waiting};
-use super::super::history::{Content, History};
-use super::super::managers::Mode;
+use super::super::engine::{Engine, EngineId, Waiting};
+use super::super::history::{Content, History, WriteId};
 use super::super::mutation::Mutation;
 use super::super::workload::{self, Ask};
+use super::model::Model;
 use super::{Happening, OPERATIONS_MAX, World};
 
 impl World {
@@ -24,8 +24,8 @@ impl World {
         let free: Vec<EngineId> = self
             .engines
             .values()
-            .filter(|engine| engine.waiting.len() < OPERATIONS_MAX)
-            .map(|engine| engine.id)
+            .filter(|engine| engine.has_clients() && engine.waiting.len() < OPERATIONS_MAX)
+            .map(|engine| engine.id())
             .collect();
         if free.is_empty() {
             return Ok(());
@@ -40,16 +40,23 @@ impl World {
         let now = self.schedule.now();
         if self.mutation == Some(Mutation::ReadPastMirror)
             && let Ask::Read(extent) = ask
-            && let Some(data) = self.peek(extent)
+            && let Some(data) = self.peek(id, extent)
+            && let Some(model) = self.model_of(id)
         {
-            let judged = self.history.read(id, extent, &data, now, now);
+            let judged = model.history.read(id, extent, &data, now, now);
             return judged.map_err(Checker::History.says());
+        }
+        if self.model_of(id).is_none() {
+            // Its volume is gone.
+            return Ok(());
         }
         let (operation, waiting) = self.operation(id, ask);
         if self.mutation == Some(Mutation::AcknowledgeEarly)
             && let Waiting::Mutation { write, .. } = waiting
         {
-            self.history.acknowledge(write, false, now);
+            if let Some(model) = self.model_of(id) {
+                model.history.acknowledge(write, false, now);
+            }
         }
         let Some(engine) = self.engines.get_mut(&id) else {
             return Ok(());
@@ -60,7 +67,10 @@ impl World {
 
     fn operation(&mut self, id: EngineId, ask: Ask) -> (Operation, Waiting) {
         let now = self.schedule.now();
-        let mut begin = |extent, content| self.history.begin(id, extent, content, now);
+        let mut begin = |extent, content| match self.model_of(id) {
+            Some(model) => model.history.begin(id, extent, content, now),
+            None => WriteId(0),
+        };
         let mutation = |write, durable, extent| Waiting::Mutation {
             write,
             durable,
@@ -91,7 +101,7 @@ impl World {
                 let write = begin(extent, Content::Number);
                 let data = Bytes::from(History::data(write, extent));
                 // What some replica holds now: mostly, but not always, what is found then.
-                let expected = self.peek(extent).unwrap_or_else(|| data.clone());
+                let expected = self.peek(id, extent).unwrap_or_else(|| data.clone());
                 let operation = Operation::CompareAndWrite {
                     extent,
                     expected: expected.clone(),
@@ -117,13 +127,20 @@ impl World {
         }
     }
 
+    /// What the volume of an engine must hold, unless it is gone.
+    fn model_of(&mut self, engine: EngineId) -> Option<&mut Model> {
+        let volume = self.engines.get(&engine)?.volume();
+        self.models.get_mut(&volume)
+    }
+
     /// What some in-sync replica holds there now.
-    fn peek(&mut self, extent: Extent) -> Option<Bytes> {
-        let in_sync: Vec<_> = self.managers.with(Mode::InSync).collect();
+    fn peek(&mut self, engine: EngineId, extent: Extent) -> Option<Bytes> {
+        let in_sync = self.fleet.in_sync(self.engines.get(&engine)?.volume());
         self.hosts
             .iter_mut()
-            .filter(|host| in_sync.contains(&host.replica))
-            .find_map(|host| host.peek(extent))
+            .flat_map(|host| host.slots.values_mut())
+            .filter(|slot| in_sync.contains(&slot.id))
+            .find_map(|slot| slot.peek(extent))
     }
 
     pub(super) fn complete(
@@ -147,9 +164,15 @@ impl World {
                 self.summary.failures += 1;
                 match waiting {
                     Waiting::Mutation { write, .. } | Waiting::Compare { write, .. } => {
-                        self.history.fail(write);
+                        if let Some(model) = self.model_of(id) {
+                            model.history.fail(write);
+                        }
                     }
-                    Waiting::Flush { .. } => self.history.flush_failed(id),
+                    Waiting::Flush { .. } => {
+                        if let Some(model) = self.model_of(id) {
+                            model.history.flush_failed(id);
+                        }
+                    }
                     Waiting::Read { .. } | Waiting::Or => {}
                 }
                 Ok(())
@@ -159,7 +182,10 @@ impl World {
                     let what = format!("{waiting:?} was answered with a miscompare");
                     return Err(Checker::Liveness.says()(what));
                 };
-                self.history.refuse(write, self.schedule.now());
+                let now = self.schedule.now();
+                if let Some(model) = self.model_of(id) {
+                    model.history.refuse(write, now);
+                }
                 Ok(())
             }
         }
@@ -193,7 +219,9 @@ impl World {
             Waiting::Or => Ok(()),
             Waiting::Flush { begin } => {
                 self.summary.flushes += 1;
-                self.history.flush(id, begin);
+                if let Some(model) = self.model_of(id) {
+                    model.history.flush(id, begin);
+                }
                 Ok(())
             }
         }
@@ -207,9 +235,12 @@ impl World {
         begin: Duration,
     ) -> Verdict {
         let now = self.schedule.now();
-        let judged = self.history.read(id, extent, data, begin, now);
+        let Some(model) = self.model_of(id) else {
+            return Ok(());
+        };
+        let judged = model.history.read(id, extent, data, begin, now);
         if judged.is_err() {
-            self.note_copies(extent);
+            self.note_copies(id, extent);
         }
         judged.map_err(Checker::History.says())
     }
@@ -217,38 +248,49 @@ impl World {
     fn acknowledge(
         &mut self,
         id: EngineId,
-        write: super::super::history::WriteId,
+        write: WriteId,
         durable: bool,
         extent: Extent,
     ) -> Verdict {
         self.summary.writes += 1;
+        let Some(volume) = self.engines.get(&id).map(Engine::volume) else {
+            return Ok(());
+        };
+        let Some(engine) = self.engines.get(&id) else {
+            return Ok(());
+        };
         let mut picked = false;
-        for host in &mut self.hosts {
+        for slot in self
+            .hosts
+            .iter_mut()
+            .flat_map(|host| host.slots.values_mut())
+        {
             // It has what this engine acknowledges from now on. When it had lost what was not
             // flushed, the engine has picked it all the same, as the best within reach.
             // What it has not heard of yet it cannot have noticed.
-            let engine = self.engines.get(&id);
-            let serves = host.tenant().is_some_and(|tenant| {
-                tenant.engine == id && engine.is_some_and(|engine| engine.knows(tenant.link))
-            });
-            if serves && self.managers.mode(host.replica) == Some(Mode::InSync) {
-                picked |= !host.intact;
-                host.intact = true;
+            let serves = slot
+                .tenant()
+                .is_some_and(|tenant| tenant.engine == id && engine.knows(tenant.link));
+            if serves && self.fleet.is_in_sync(slot.id) {
+                picked |= !slot.intact;
+                slot.intact = true;
             }
         }
-        if picked {
-            self.history.power_cut();
+        let now = self.schedule.now();
+        if let Some(model) = self.models.get_mut(&volume) {
+            if picked {
+                model.history.power_cut();
+            }
+            model.history.acknowledge(write, durable, now);
         }
-        self.history
-            .acknowledge(write, durable, self.schedule.now());
-        self.note_power_loss();
-        if self.is_being_changed(extent) {
+        self.note_power_loss(volume);
+        if self.is_being_changed(volume, extent) {
             // What is acknowledged now was done a while ago, and the next one is under way.
             return Ok(());
         }
-        let judged = checker::acknowledged::check(&mut self.hosts, &self.managers, extent);
+        let judged = checker::acknowledged::check(&mut self.hosts, &self.fleet, volume, extent);
         if judged.is_err() {
-            self.note_copies(extent);
+            self.note_copies(id, extent);
         }
         judged.map_err(|what| Finding {
             by: Checker::Acknowledged,
@@ -257,9 +299,10 @@ impl World {
     }
 
     /// Whether a client waits for another mutation there.
-    fn is_being_changed(&self, extent: Extent) -> bool {
+    fn is_being_changed(&self, volume: VolumeId, extent: Extent) -> bool {
         let engines = self.engines.values();
         engines
+            .filter(|engine| engine.volume() == volume)
             .flat_map(|engine| engine.waiting.values())
             .any(|waiting| match waiting {
                 Waiting::Mutation { extent: other, .. }
@@ -270,11 +313,21 @@ impl World {
 
     /// What each replica holds of an extent, layer by layer, by the numbers of the writes: for
     /// people who read the trace.
-    fn note_copies(&mut self, extent: Extent) {
-        for host in 0..self.hosts.len() {
-            for line in self.hosts[host].copies(extent) {
-                self.note(format_args!("{line}"));
+    fn note_copies(&mut self, engine: EngineId, extent: Extent) {
+        let Some(volume) = self.engines.get(&engine).map(Engine::volume) else {
+            return;
+        };
+        let mut lines = Vec::new();
+        for host in &mut self.hosts {
+            let node = host.node.to_string();
+            for slot in host.slots.values_mut() {
+                if slot.volume == volume {
+                    lines.extend(slot.copies(&node, extent));
+                }
             }
+        }
+        for line in lines {
+            self.note(format_args!("{line}"));
         }
     }
 }

@@ -4,6 +4,11 @@ mod control;
 mod effects;
 mod finish;
 mod load;
+mod model;
+mod operator;
+mod planning;
+mod polls;
+mod proposals;
 mod strike;
 mod traffic;
 
@@ -11,33 +16,37 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ankole_blockd::disk::sim::SimDisk;
-use ankole_blockd::replica::ReplicaSpec;
-use ankole_engine::mirror::event::{Event, LinkFailure, Record, RecordRefusal};
+use ankole_engine::mirror::event::{Event, LinkFailure, Orders, RecordRefusal};
+use ankole_proto::rpc::v1::LogAnswer;
 use ankole_proto::wire::Frame;
 use ankole_proto::wire::body::{OpenRequest, Opened};
-use ankole_proto::{NodeName, ReplicaId};
+use ankole_proto::{ReplicaId, VolumeId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::checker::{self, Checker, Finding, Verdict};
 use super::engine::{Engine, EngineId};
-use super::history::{History, WriteId};
+use super::fleet::Fleet;
+use super::history::WriteId;
 use super::host::Host;
-use super::managers::Managers;
 use super::mutation::Mutation;
 use super::network::{LinkKey, Network};
 use super::schedule::Schedule;
 use super::trace::Trace;
-use super::workload;
 use super::{Summary, Violation, faults};
+pub(super) use model::Model;
+use planning::Planning;
+use polls::{Poll, Report, Who};
+use proposals::{Asker, Proposal};
 
-const HOSTS: usize = 3;
+/// How many hosts and volumes there are.
+const HOSTS: std::ops::RangeInclusive<usize> = 3..=4;
+const VOLUMES: std::ops::RangeInclusive<usize> = 1..=3;
 const DISK_BYTES: u64 = 1 << 30;
 /// How long the load and the faults go on.
 const LOAD_TIME: Duration = Duration::from_secs(15);
 /// After the last fault the volume must be healthy within this.
-const CONVERGENCE_LIMIT: Duration = Duration::from_secs(120);
-const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
+const CONVERGENCE_LIMIT: Duration = Duration::from_secs(240);
 const WORK_INTERVAL: Duration = Duration::from_millis(100);
 /// Operations that clients have at one engine.
 const OPERATIONS_MAX: usize = 8;
@@ -68,44 +77,52 @@ enum Happening {
     Reply { key: LinkKey, frame: Frame },
     /// An engine's timer.
     Tick { engine: EngineId },
-    /// A request to record something reaches the managers.
-    Record { engine: EngineId, record: Record },
-    /// Their answer reaches the engine.
-    Recorded {
-        engine: EngineId,
-        record: Record,
-        result: Result<Box<ankole_engine::mirror::event::Orders>, RecordRefusal>,
+    /// A proposal takes effect.
+    Commit { proposal: Box<Proposal> },
+    /// Whoever made it hears of it.
+    Answered {
+        asker: Box<Asker>,
+        answer: Option<Box<LogAnswer>>,
+        orders: Option<Box<Result<Orders, RecordRefusal>>>,
     },
-    /// An engine hears from the managers.
-    Orders { engine: EngineId },
+    /// The leader plans.
+    Plan { timed: bool },
+    /// A daemon reports.
+    Beat { who: Who, call: u64 },
+    /// The report reaches the leader.
+    Report {
+        who: Who,
+        call: u64,
+        report: Box<Report>,
+    },
+    /// Some heartbeat was held for long enough.
+    Polls,
+    /// Its answer reaches the daemon.
+    Ordered {
+        who: Who,
+        call: u64,
+        orders: Box<polls::Orders>,
+    },
+    /// People look after their volumes.
+    Operate,
+    /// Agents look after their engines.
+    Look,
+    /// An engine is told to end.
+    StopEngine { engine: EngineId },
+    /// An agent starts.
+    StartAgent { host: usize },
     /// A host's blockd starts.
     StartHost { host: usize },
-    /// An agent starts an engine.
-    StartEngine,
     /// The network between an engine and a host passes again.
-    Join {
-        engine: EngineId,
-        replica: ReplicaId,
-    },
+    Join { engine: EngineId, host: usize },
     /// A disk has room again.
     FreeDisk { host: usize },
     /// A client asks for something.
     Ask,
     /// A fault strikes.
     Strike,
-    /// The managers look at what there is.
-    Reconcile,
     /// Background work on every host.
     Work,
-}
-
-/// What an agent knows of the last engine.
-#[derive(Debug, Clone, Copy, Default)]
-struct Predecessor {
-    /// It is known to have ended.
-    ended: bool,
-    /// Nobody before it can believe in a lease any more: it served, or all of them ended.
-    alone: bool,
 }
 
 /// One run.
@@ -116,17 +133,28 @@ pub(super) struct World {
     schedule: Schedule<Happening>,
     network: Network,
     hosts: Vec<Host>,
-    managers: Managers,
+    fleet: Fleet,
+    planning: Planning,
+    polls: Vec<Poll>,
+    /// The heartbeat that each daemon waits for.
+    calls: BTreeMap<Who, u64>,
+    next_call: u64,
     engines: BTreeMap<EngineId, Engine>,
     next_engine: u64,
-    predecessor: Predecessor,
-    next_replica: u128,
-    history: History,
+    /// On which host each replica is.
+    places: BTreeMap<ReplicaId, usize>,
+    models: BTreeMap<VolumeId, Model>,
+    /// Calls to go back to a snapshot that are on their way, by their request ids.
+    reverts: BTreeMap<String, (VolumeId, WriteId)>,
+    volumes_wanted: usize,
+    /// A volume is being created.
+    creating: bool,
+    next_name: u64,
+    /// The next engine of this volume does not reach this host before then.
+    split: Option<(VolumeId, usize, Duration)>,
     /// The host whose disk errs and rots.
     cursed: usize,
     healing: bool,
-    /// The revert on its way.
-    revert: Option<WriteId>,
     mutation: Option<Mutation>,
     /// How patient the engines of this run are: a short patience ends before an old lease does.
     open_grace: Duration,
@@ -136,21 +164,12 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, mutation: Option<Mutation>, trace: Trace) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let nodes: Vec<NodeName> = (1..=HOSTS)
-            .map(|number| {
-                let name = format!("n{number}");
-                name.parse().unwrap_or_else(|error| unreachable!("{error}"))
-            })
+        let count = random.random_range(HOSTS);
+        let volumes_wanted = random.random_range(VOLUMES);
+        let hosts = (0..count)
+            .map(|number| Host::new(number, SimDisk::new(DISK_BYTES), mutation))
             .collect();
-        let ids: Vec<ReplicaId> = (1..=HOSTS as u128).map(ReplicaId::from_bits).collect();
-        let named: Vec<(ReplicaId, NodeName)> =
-            ids.iter().copied().zip(nodes.iter().cloned()).collect();
-        let managers = Managers::new(workload::size(), &named, mutation);
-        let hosts = named
-            .into_iter()
-            .map(|(id, node)| Host::new(node, id, SimDisk::new(DISK_BYTES), mutation))
-            .collect();
-        let cursed = random.random_range(0..HOSTS);
+        let cursed = random.random_range(0..count);
         let random_grace = random.random_range(0..GRACES.len());
         Self {
             seed,
@@ -159,18 +178,22 @@ impl World {
             schedule: Schedule::new(),
             network: Network::default(),
             hosts,
-            managers,
+            fleet: Fleet::new(mutation),
+            planning: Planning::default(),
+            polls: Vec::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
             engines: BTreeMap::new(),
             next_engine: 1,
-            predecessor: Predecessor {
-                ended: true,
-                alone: true,
-            },
-            next_replica: HOSTS as u128 + 1,
-            history: History::default(),
+            places: BTreeMap::new(),
+            models: BTreeMap::new(),
+            reverts: BTreeMap::new(),
+            volumes_wanted,
+            creating: false,
+            next_name: 1,
+            split: None,
             cursed,
             healing: false,
-            revert: None,
             mutation,
             open_grace: GRACES[random_grace],
             summary: Summary::default(),
@@ -188,7 +211,6 @@ impl World {
             self.note(format_args!("VIOLATION: {by:?}: {what}"));
         }
         result.map_err(|Finding { by, what }| Violation { seed, at, by, what })?;
-        self.summary.rebuilds = self.managers.rebuilds;
         Ok(self.summary)
     }
 
@@ -196,28 +218,20 @@ impl World {
         self.trace.line(self.schedule.now(), text);
     }
 
-    fn spec(&self, replica: ReplicaId) -> ReplicaSpec {
-        ReplicaSpec {
-            replica,
-            volume: self.managers.volume,
-            size: self.managers.size,
-            base_layer: self.managers.base(),
-            credential: self.managers.credential,
-        }
-    }
-
     fn live(&mut self) -> Verdict {
-        for host in 0..HOSTS {
-            let spec = self.spec(self.hosts[host].replica);
-            let created = self.hosts[host].create(&spec);
-            created.map_err(Checker::Liveness.says())?;
-            self.hosts[host].start(Duration::ZERO);
+        for host in 0..self.hosts.len() {
+            self.start_host(host);
+            self.start_agent(host);
         }
-        self.schedule.after(Duration::ZERO, Happening::StartEngine);
-        self.schedule.after(Duration::ZERO, Happening::Ask);
-        self.schedule
-            .after(RECONCILE_INTERVAL, Happening::Reconcile);
-        self.schedule.after(WORK_INTERVAL, Happening::Work);
+        for first in [
+            Happening::Ask,
+            Happening::Look,
+            Happening::Operate,
+            Happening::Plan { timed: true },
+            Happening::Work,
+        ] {
+            self.schedule.after(Duration::ZERO, first);
+        }
         let pause = faults::pause(&mut self.random);
         self.schedule.after(pause, Happening::Strike);
         while self.schedule.now() < LOAD_TIME {
@@ -226,20 +240,21 @@ impl World {
         self.heal();
         let deadline = self.schedule.now() + CONVERGENCE_LIMIT;
         loop {
-            while !self.is_converged() {
+            while let Some(what) = self.unsettled() {
                 if self.is_doomed() || (self.schedule.now() > deadline && self.has_rotted()) {
                     self.note(format_args!("the last good copy is gone: nothing to check"));
                     return Ok(());
                 }
                 if self.schedule.now() > deadline {
-                    let what = format!("does not become healthy: {}", self.describe());
+                    let all = self.describe();
+                    let what = format!("does not become healthy: {what}: {all}");
                     return Err(Checker::Liveness.says()(what));
                 }
                 self.advance()?;
             }
             self.read_back()?;
             // An engine that notices only now what a replica lost repairs it first.
-            if self.is_converged() {
+            if self.unsettled().is_none() {
                 return self.finish();
             }
         }
@@ -252,12 +267,27 @@ impl World {
                 "nothing is left to happen".to_owned(),
             ));
         };
+        let touches_hosts = matches!(
+            happening,
+            Happening::Open { .. }
+                | Happening::Execute { .. }
+                | Happening::Work
+                | Happening::StartHost { .. }
+        );
+        let touches_record = matches!(happening, Happening::Commit { .. } | Happening::Plan { .. });
         self.handle(happening)?;
-        let (hosts, managers) = (&mut self.hosts, &self.managers);
-        checker::epochs::check(hosts).map_err(Checker::Epochs.says())?;
-        checker::syncs::check(hosts).map_err(Checker::Syncs.says())?;
-        checker::rebuilding::check(hosts, managers).map_err(Checker::Rebuilding.says())?;
-        checker::membership::check(managers).map_err(Checker::Membership.says())
+        if touches_hosts {
+            checker::epochs::check(&mut self.hosts).map_err(Checker::Epochs.says())?;
+            checker::syncs::check(&self.hosts).map_err(Checker::Syncs.says())?;
+        }
+        if touches_hosts || touches_record {
+            checker::rebuilding::check(&self.hosts, &self.fleet)
+                .map_err(Checker::Rebuilding.says())?;
+        }
+        if touches_record {
+            checker::membership::check(&self.fleet.state).map_err(Checker::Membership.says())?;
+        }
+        Ok(())
     }
 
     fn handle(&mut self, happening: Happening) -> Verdict {
@@ -269,23 +299,29 @@ impl World {
             Happening::Execute { key, frame } => self.execute(key, &frame),
             Happening::Reply { key, frame } => return self.replied(key, frame),
             Happening::Tick { engine } => return self.tick(engine),
-            Happening::Record { engine, record } => self.record(engine, record),
-            Happening::Recorded {
-                engine,
-                record,
-                result,
+            Happening::Commit { proposal } => return self.commit(*proposal),
+            Happening::Answered {
+                asker,
+                answer,
+                orders,
             } => {
-                let result = result.map(|orders| *orders);
-                return self.step(engine, Event::Recorded { record, result });
+                let (answer, orders) = (answer.map(|one| *one), orders.map(|one| *one));
+                return self.answered(*asker, answer, orders);
             }
-            Happening::Orders { engine } => return self.orders(engine),
+            Happening::Plan { timed } => return self.plan(timed),
+            Happening::Beat { who, call } => return self.beat(who, call),
+            Happening::Report { who, call, report } => return self.reported(who, call, &report),
+            Happening::Polls => self.answer_polls(),
+            Happening::Ordered { who, call, orders } => return self.ordered(who, call, *orders),
+            Happening::Operate => return self.operate(),
+            Happening::Look => return self.look(),
+            Happening::StopEngine { engine } => return self.stop_engine(engine),
+            Happening::StartAgent { host } => self.start_agent(host),
             Happening::StartHost { host } => self.start_host(host),
-            Happening::StartEngine => return self.start_engine(),
-            Happening::Join { engine, replica } => self.join(engine, replica),
+            Happening::Join { engine, host } => self.join(engine, host),
             Happening::FreeDisk { host } => self.hosts[host].disk.set_capacity(DISK_BYTES),
             Happening::Ask => return self.ask(),
             Happening::Strike => return self.strike(),
-            Happening::Reconcile => return self.reconcile(),
             Happening::Work => {
                 let now = self.schedule.now();
                 self.hosts.iter_mut().for_each(|host| host.work(now));
@@ -293,10 +329,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    fn host_of(&mut self, replica: ReplicaId) -> Option<&mut Host> {
-        self.hosts.iter_mut().find(|host| host.replica == replica)
     }
 
     fn tick(&mut self, id: EngineId) -> Verdict {
@@ -316,13 +348,13 @@ impl World {
         if !self.hosts[host].is_up() {
             self.hosts[host].start(now);
             let node = self.hosts[host].node.clone();
-            let fault = self.hosts[host].fault();
-            self.note(format_args!("blockd on {node} starts: {fault:?}"));
+            self.note(format_args!("blockd on {node} starts"));
+            self.beat_now(Who::Blockd(host));
         }
     }
 
     fn describe(&self) -> String {
         let engines: Vec<String> = self.engines.values().map(Engine::describe).collect();
-        format!("record {:?}; engines {engines:?}", self.managers.replicas)
+        format!("{}; engines {engines:?}", self.fleet.describe())
     }
 }

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use ankole_engine::mirror::event::{Event, LinkFailure};
+use ankole_engine::mirror::event::LinkFailure;
 use rand::Rng;
 
 use super::super::checker::Verdict;
-use super::super::engine::EngineId;
+use super::super::engine::{Engine, EngineId};
 use super::super::faults::{self, Fault};
-use super::super::managers::Mode;
 use super::super::network::Way;
-use super::{HOSTS, Happening, World};
+use super::{Happening, World};
 
 impl World {
     pub(super) fn strike(&mut self) -> Verdict {
@@ -19,7 +18,7 @@ impl World {
         }
         let pause = faults::pause(&mut self.random);
         self.schedule.after(pause, Happening::Strike);
-        let fault = faults::next(&mut self.random, HOSTS, self.cursed);
+        let fault = faults::next(&mut self.random, self.hosts.len(), self.cursed);
         self.note(format_args!("FAULT {fault:?}"));
         self.summary.faults += 1;
         self.apply(fault)
@@ -29,21 +28,27 @@ impl World {
         match fault {
             Fault::KillHost(host, away) => self.kill_host(host, away),
             Fault::CutPower(host, away) => self.cut_power(host, away),
-            Fault::CutAllPower(away) => self.cut_all_power(away),
+            Fault::CutAllPower(away) => {
+                (0..self.hosts.len()).for_each(|host| self.cut_power(host, away));
+            }
             Fault::KillAll(away) => {
-                for host in 0..HOSTS {
+                for host in 0..self.hosts.len() {
                     self.kill_host(host, away);
+                    self.kill_agent(host, away);
                 }
-                self.kill_engines();
-            }
-            Fault::KillEngine => self.kill_newest(),
-            Fault::Takeover => return self.take_over(),
-            Fault::Split(host, time) => return self.split(host, time),
-            Fault::StopEngine => {
-                if let Some(engine) = self.engines.keys().next_back().copied() {
-                    return self.step(engine, Event::Stop);
+                for engine in self.newest() {
+                    self.ended(engine, false);
                 }
             }
+            Fault::KillAgent(host, away) => self.kill_agent(host, away),
+            Fault::KillEngine => {
+                if let Some(engine) = self.some_engine() {
+                    self.ended(engine, false);
+                }
+            }
+            Fault::Takeover => self.take_over(),
+            Fault::Split(host, time) => self.split(host, time),
+            Fault::StopEngine => self.restart_engine(),
             Fault::Partition(host, time) => self.partition(host, &Way::BOTH, time),
             Fault::OneWay(host, way, time) => self.partition(host, &[way], time),
             Fault::Break(host) => self.break_connections(host),
@@ -51,29 +56,19 @@ impl World {
                 let until = self.schedule.now() + time;
                 self.hosts[host].slow = Some((until, by));
             }
-            Fault::LoseManagers(time) => {
-                let until = self.schedule.now() + time;
-                self.managers.unreachable_until = until;
+            Fault::LoseManagers(time) => self.lose_leader(time),
+            Fault::Deafen(host, time) => {
+                self.hosts[host].deaf_until = self.schedule.now() + time;
             }
-            Fault::Snapshot => {
-                let now = self.schedule.now();
-                if now >= self.managers.unreachable_until && self.managers.ask_snapshot(now) {
-                    self.tell_engines();
-                }
-            }
-            Fault::Revert(number) => self.revert(number),
-            Fault::DeleteSnapshot(number) => {
-                let now = self.schedule.now();
-                if now >= self.managers.unreachable_until
-                    && let Some(layer) = self.managers.delete_snapshot(number)
-                {
-                    self.note(format_args!("layer {layer} is to go"));
-                    self.summary.deletions += 1;
-                }
-            }
+            Fault::Snapshot => self.take_snapshot(),
+            Fault::Revert => self.revert(),
+            Fault::DeleteSnapshot => self.delete_snapshot(),
+            Fault::Detach => self.detach(),
+            Fault::DeleteVolume => self.delete_volume(),
+            Fault::ChangeCount(count) => self.change_count(count),
             Fault::FillDisk(host, pages, time) => self.fill_disk(host, pages, time),
             Fault::FillAll(pages, time) => {
-                (0..HOSTS).for_each(|host| self.fill_disk(host, pages, time));
+                (0..self.hosts.len()).for_each(|host| self.fill_disk(host, pages, time));
             }
             Fault::DiskError(host) => self.disk_error(host),
             Fault::BitFlip(host) => self.bit_flip(host),
@@ -81,6 +76,7 @@ impl World {
         Ok(())
     }
 
+    /// The blockd is killed.
     fn kill_host(&mut self, host: usize, away: Duration) {
         if !self.hosts[host].is_up() {
             return;
@@ -90,106 +86,95 @@ impl World {
         self.schedule.after(away, Happening::StartHost { host });
     }
 
+    fn kill_agent(&mut self, host: usize, away: Duration) {
+        if self.hosts[host].agent.is_up() {
+            self.hosts[host].agent.kill();
+            self.schedule.after(away, Happening::StartAgent { host });
+        }
+    }
+
     /// Its peers are told nothing: their connections just fall silent.
     fn cut_power(&mut self, host: usize, away: Duration) {
         let was_up = self.hosts[host].is_up();
         let seed = self.random.random();
         let fate = faults::fate(&mut self.random);
+        for engine in self.hosts[host].agent.running() {
+            self.ended(engine, false);
+        }
+        self.kill_agent(host, away);
         self.hosts[host].cut_power(fate, seed);
-        self.note_power_loss();
+        self.note_power_losses();
         if was_up {
             self.schedule.after(away, Happening::StartHost { host });
         }
     }
 
-    /// When no in-sync replica is left that has not lost its power, what was not flushed may be
-    /// gone.
-    pub(super) fn note_power_loss(&mut self) {
-        let hosts = &self.hosts;
-        let intact = |id| hosts.iter().any(|host| host.replica == id && host.intact);
-        if !self.managers.with(Mode::InSync).any(intact) {
-            self.history.power_cut();
-        }
+    pub(super) fn some_engine(&mut self) -> Option<EngineId> {
+        let at = self.random.random_range(0..self.engines.len().max(1));
+        self.engines.keys().nth(at).copied()
     }
 
-    fn cut_all_power(&mut self, away: Duration) {
-        self.kill_engines();
-        for host in 0..HOSTS {
-            self.cut_power(host, away);
-        }
-    }
-
-    pub(super) fn kill_engines(&mut self) {
-        for engine in self.engines.keys().copied().collect::<Vec<_>>() {
-            self.ended(engine);
-        }
-    }
-
-    fn kill_newest(&mut self) {
-        if let Some(engine) = self.engines.keys().next_back().copied() {
-            self.ended(engine);
-        }
-    }
-
-    /// The managers want the volume elsewhere while its engine, unreachable to them, lives on.
-    fn take_over(&mut self) -> Verdict {
-        let Some(engine) = self.engines.keys().next_back().copied() else {
-            return Ok(());
+    /// People want a volume elsewhere while its engine, unreachable to them, lives on.
+    fn take_over(&mut self) {
+        let Some(engine) = self.some_engine() else {
+            return;
         };
         if self.random.random_ratio(1, 2) {
             // Half of the time the old engine reaches nobody, and is told nothing.
             let time = Duration::from_millis(self.random.random_range(1000..9000));
-            self.deafen(engine);
-            for host in 0..HOSTS {
+            self.deafen(engine, time);
+            for host in 0..self.hosts.len() {
                 self.cut(engine, host, &Way::BOTH, time);
             }
         }
-        self.start_engine()
+        self.force(engine);
+    }
+
+    /// Attaches the volume of an engine to another node by force.
+    fn force(&mut self, engine: EngineId) {
+        if let Some(volume) = self.engines.get(&engine).map(Engine::volume) {
+            self.attach(volume, true);
+        }
     }
 
     /// The old engine lives on and reaches one host, the new one reaches the others.
-    fn split(&mut self, host: usize, time: Duration) -> Verdict {
-        let Some(old) = self.engines.keys().next_back().copied() else {
-            return Ok(());
+    fn split(&mut self, host: usize, time: Duration) {
+        let Some(old) = self.some_engine() else {
+            return;
         };
-        self.deafen(old);
-        for other in (0..HOSTS).filter(|other| *other != host) {
+        self.deafen(old, time);
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
             self.cut(old, other, &Way::BOTH, time);
         }
-        let next = EngineId(self.next_engine);
-        self.cut(next, host, &Way::BOTH, time);
-        self.start_engine()
+        let volume = self.engines.get(&old).map(Engine::volume);
+        self.split = volume.map(|volume| (volume, host, self.schedule.now() + time));
+        self.force(old);
     }
 
-    fn deafen(&mut self, engine: EngineId) {
-        if let Some(engine) = self.engines.get_mut(&engine) {
+    /// An engine and its agent hear nothing from the managers.
+    fn deafen(&mut self, id: EngineId, time: Duration) {
+        let until = self.schedule.now() + time;
+        if let Some(engine) = self.engines.get_mut(&id) {
             engine.deaf = true;
+            self.hosts[engine.start.host].deaf_until = until;
         }
     }
 
-    fn cut(&mut self, engine: EngineId, host: usize, ways: &[Way], time: Duration) {
-        let replica = self.hosts[host].replica;
-        self.network.cut(engine, replica, ways);
-        self.schedule
-            .after(time, Happening::Join { engine, replica });
+    pub(super) fn cut(&mut self, engine: EngineId, host: usize, ways: &[Way], time: Duration) {
+        self.network.cut(engine, host, ways);
+        self.schedule.after(time, Happening::Join { engine, host });
     }
 
+    /// Between a host and the engines of another, or of all.
     fn partition(&mut self, host: usize, ways: &[Way], time: Duration) {
-        if let Some(engine) = self.engines.keys().next_back().copied() {
+        let from = self.random.random_range(0..=self.hosts.len());
+        let engines = self.engines.values();
+        let cut: Vec<EngineId> = engines
+            .filter(|engine| engine.start.host == from || from == self.hosts.len())
+            .map(Engine::id)
+            .collect();
+        for engine in cut {
             self.cut(engine, host, ways, time);
-        }
-    }
-
-    fn revert(&mut self, number: usize) {
-        let now = self.schedule.now();
-        if now < self.managers.unreachable_until {
-            return;
-        }
-        if let Some((taken, done)) = self.managers.ask_revert(number) {
-            let volume = self.managers.size.extent();
-            let revert = self.history.begin_revert(volume, taken, done, now);
-            self.revert = Some(revert);
-            self.tell_engines();
         }
     }
 
@@ -199,18 +184,19 @@ impl World {
     }
 
     fn break_connections(&mut self, host: usize) {
-        let replica = self.hosts[host].replica;
-        for key in self.network.connections(|key| key.replica == replica) {
+        for key in self.network.connections(|key| key.host == host) {
             self.close_later(key, LinkFailure::Transport("connection reset".to_owned()));
         }
     }
 
-    /// Whether another replica than this host's is in sync, so that nothing is lost with it.
+    /// Whether each volume with an in-sync replica here has another elsewhere, so that nothing is
+    /// lost with this host's.
     fn is_expendable(&self, host: usize) -> bool {
-        let replica = self.hosts[host].replica;
-        self.managers
-            .with(Mode::InSync)
-            .any(|other| other != replica)
+        self.hosts[host].slots.keys().all(|id| {
+            let volume = self.fleet.replica(*id).map(|(volume, _)| volume.id);
+            let in_sync = volume.map_or(Vec::new(), |volume| self.fleet.in_sync(volume));
+            !in_sync.contains(id) || in_sync.len() > 1
+        })
     }
 
     fn disk_error(&mut self, host: usize) {

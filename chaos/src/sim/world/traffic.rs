@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ankole_engine::mirror::event::{Event, LinkFailure};
-use ankole_proto::ReplicaId;
 use ankole_proto::wire::Frame;
 use ankole_proto::wire::body::{OpenRequest, Opened};
 use rand::Rng;
@@ -17,10 +16,11 @@ use super::{Happening, World, effects};
 impl World {
     pub(super) fn open(&mut self, key: LinkKey, open: &OpenRequest, sent: Duration) {
         let now = self.schedule.now();
-        let Some(host) = self.host_of(key.replica).filter(|host| host.is_up()) else {
+        let host = &mut self.hosts[key.host];
+        if !host.is_up() {
             self.close_later(key, LinkFailure::Transport("connection refused".to_owned()));
             return;
-        };
+        }
         match host.open(key, open, now) {
             Ok(opened) => {
                 self.note(format_args!("{key:?} opened: {opened:?}"));
@@ -88,15 +88,15 @@ impl World {
         let now = self.schedule.now();
         let work = Duration::from_micros(self.random.random_range(0..200));
         let late_frames = self.mutation == Some(Mutation::LateFrames);
-        let Some(host) = self.host_of(key.replica) else {
-            return;
-        };
-        if host.is_up() && host.tenant() != Some(key) && !late_frames {
+        let host = &mut self.hosts[key.host];
+        let up = host.is_up();
+        let tenant = host.slot(key.replica).and_then(|slot| slot.tenant());
+        if up && tenant != Some(key) && !late_frames {
             // Its host does not know the connection any more.
             self.close_later(key, LinkFailure::Transport("connection reset".to_owned()));
             return;
         }
-        let slow = host
+        let slow = self.hosts[key.host]
             .slow
             .filter(|(until, _)| now < *until)
             .map_or(Duration::ZERO, |(_, by)| by);
@@ -106,10 +106,7 @@ impl World {
 
     pub(super) fn execute(&mut self, key: LinkKey, frame: &Frame) {
         let now = self.schedule.now();
-        let Some(reply) = self
-            .host_of(key.replica)
-            .and_then(|host| host.execute(key, frame, now))
-        else {
+        let Some(reply) = self.hosts[key.host].execute(key, frame, now) else {
             return;
         };
         if let Some(code) = reply.header.error {
@@ -121,14 +118,14 @@ impl World {
         }
     }
 
-    pub(super) fn join(&mut self, engine: EngineId, replica: ReplicaId) {
-        self.note(format_args!(
-            "{engine:?} and {replica} reach each other again"
-        ));
-        self.network.join(engine, replica);
+    pub(super) fn join(&mut self, engine: EngineId, host: usize) {
+        let node = &self.hosts[host].node;
+        let text = format!("{engine:?} and {node} reach each other again");
+        self.note(format_args!("{text}"));
+        self.network.join(engine, host);
         for key in self
             .network
-            .connections(|key| key.engine == engine && key.replica == replica)
+            .connections(|key| key.engine == engine && key.host == host)
         {
             // What was sent meanwhile is lost, so the connection cannot go on.
             self.close_later(key, LinkFailure::Transport("connection reset".to_owned()));

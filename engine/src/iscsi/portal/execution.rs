@@ -38,6 +38,8 @@ pub(super) struct Execution {
     queue: Rc<CompletionQueue>,
     flights: BTreeMap<TaskId, Flight>,
     drains: BTreeMap<DrainId, After>,
+    /// How many of the flights wait for the sanitize operation.
+    sanitizes: usize,
     submitted: bool,
 }
 
@@ -49,6 +51,7 @@ impl Execution {
             queue: Rc::default(),
             flights: BTreeMap::new(),
             drains: BTreeMap::new(),
+            sanitizes: 0,
             submitted: false,
         }
     }
@@ -68,7 +71,9 @@ impl Execution {
         let waiting = self
             .flights
             .extract_if(.., |_, flight| matches!(flight, Flight::Sanitize(_)));
-        for (task, flight) in waiting.collect::<Vec<_>>() {
+        let waiting: Vec<_> = waiting.collect();
+        self.sanitizes -= waiting.len();
+        for (task, flight) in waiting {
             if let Flight::Sanitize(pending) = flight {
                 let begun = self.shared.unit.borrow_mut().resume(pending, Vec::new());
                 if session.wants(task) {
@@ -137,11 +142,11 @@ impl Execution {
     /// sanitize operation, which goes on without them. Without this, two sessions that preempt each
     /// other would wait for each other.
     pub(super) fn forget_unwanted(&mut self, session: &mut Session, actions: &mut Vec<Action>) {
-        let sanitizes = self.flights.extract_if(.., |task, flight| {
-            matches!(flight, Flight::Sanitize(_)) && !session.wants(*task)
-        });
-        for (task, _) in sanitizes.collect::<Vec<_>>() {
-            session.drop_task(task, actions);
+        if self.sanitizes > 0 {
+            self.forget_sanitizes(session, actions);
+        }
+        if self.drains.is_empty() {
+            return;
         }
         let unwanted = self.drains.extract_if(.., |_, after| match after {
             After::Answer(task, _) => !session.wants(*task),
@@ -152,6 +157,17 @@ impl Execution {
             if let After::Answer(task, _) = after {
                 session.drop_task(task, actions);
             }
+        }
+    }
+
+    fn forget_sanitizes(&mut self, session: &mut Session, actions: &mut Vec<Action>) {
+        let unwanted = self.flights.extract_if(.., |task, flight| {
+            matches!(flight, Flight::Sanitize(_)) && !session.wants(*task)
+        });
+        let unwanted: Vec<TaskId> = unwanted.map(|(task, _)| task).collect();
+        self.sanitizes -= unwanted.len();
+        for task in unwanted {
+            session.drop_task(task, actions);
         }
     }
 
@@ -168,6 +184,7 @@ impl Execution {
                 Begun::Keep(keep) => return self.keep(task, keep),
                 Begun::Pending(pending) if pending.waits_for_sanitize() => {
                     self.flights.insert(task, Flight::Sanitize(pending));
+                    self.sanitizes += 1;
                     return self.shared.sanitize();
                 }
                 Begun::Pending(pending) => pending,

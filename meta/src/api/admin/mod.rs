@@ -1,5 +1,7 @@
 //! `Admin`: what operators, the command line and CSI ask.
 
+mod clones;
+mod groups;
 mod look;
 mod service;
 mod settings;

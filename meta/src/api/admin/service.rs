@@ -97,6 +97,18 @@ impl<S: Seat> Admin for Desk<S> {
         )
     }
 
+    async fn create_snapshot_group(
+        &self,
+        request: Request<rpc::CreateSnapshotGroupRequest>,
+    ) -> Result<Response<rpc::ListSnapshotsResponse>, Status> {
+        on_leader!(
+            self,
+            request,
+            AdminClient.create_snapshot_group,
+            create_snapshot_group_here
+        )
+    }
+
     async fn list_snapshots(
         &self,
         request: Request<rpc::ListSnapshotsRequest>,

@@ -22,6 +22,9 @@ impl<S: Seat> Desk<S> {
         request: rpc::CreateVolumeRequest,
     ) -> Result<rpc::Volume, Status> {
         let name = validate::name("volume", &request.name)?;
+        if !request.source_snapshot_id.is_empty() {
+            return self.clone_volume_here(name, request).await;
+        }
         let size = validate::size(request.size_bytes)?;
         let count = validate::replica_count(request.replica_count)?;
         let chap = validate::chap(request.chap.as_ref())?;
@@ -33,20 +36,13 @@ impl<S: Seat> Desk<S> {
                 size,
                 taken: BTreeSet::new(),
             };
-            if sight
-                .state
-                .volumes()
-                .values()
-                .any(|volume| volume.name == name)
-            {
-                let text = format!("a volume {name:?} exists; choose another name");
-                return Err(Status::already_exists(text));
-            }
+            sight.name_is_free(&name)?;
             let places = place(sight.state, sight.observed, sight.now, &want)?;
             let placements = places.into_iter().map(|(node, disk)| rpc::Placement {
                 replica_id: ReplicaId::random().to_string(),
                 node: node.to_string(),
                 disk_id: disk.to_string(),
+                ..Default::default()
             });
             Ok(Command::CreateVolume(rpc::CreateVolumeCommand {
                 volume_id: volume_id.clone(),
@@ -57,6 +53,7 @@ impl<S: Seat> Desk<S> {
                 write_cache: request.write_cache,
                 chap: chap.clone(),
                 replica_count: u32::try_from(count).unwrap_or(u32::MAX),
+                ..Default::default()
             }))
         };
         let answer = self.act("CreateVolume", &request.request_id, make).await?;
@@ -175,6 +172,16 @@ impl<S: Seat> Desk<S> {
 }
 
 impl Sight<'_> {
+    /// Whether a new volume can have this name.
+    pub(super) fn name_is_free(&self, name: &str) -> Result<(), Status> {
+        let mut volumes = self.state.volumes().values();
+        if volumes.any(|volume| volume.name == name) {
+            let text = format!("a volume {name:?} exists; choose another name");
+            return Err(Status::already_exists(text));
+        }
+        Ok(())
+    }
+
     /// The node to attach to. By force one that is chosen is another than the present.
     fn node_for(
         &self,

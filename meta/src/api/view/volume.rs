@@ -83,7 +83,10 @@ pub(in crate::api) fn volume(
         chap_user: chap.map(|chap| chap.user.clone()).unwrap_or_default(),
         chap_mutual_user: mutual.map(|(user, _)| user.clone()).unwrap_or_default(),
         repaired_blocks: volume.repaired_blocks,
-        ..Default::default()
+        source_snapshot_id: volume
+            .origin
+            .map(|origin| origin.snapshot.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -226,9 +229,10 @@ impl Teller<'_> {
             });
         }
         if replica.wear.is_worn(self.now.wall_ms) && replica.mode != ReplicaMode::Deleting {
-            let faults = replica.wear.faults;
+            let (faults, blocks) = (replica.wear.faults, replica.wear.fault_blocks());
             parts.push(format!(
-                "{faults} findings within a day: it is replaced when there is room"
+                "{faults} findings of {blocks} bad blocks within a day: it is replaced when there \
+                 is room"
             ));
         }
         if replica.wear.damaged_blocks > 0 {

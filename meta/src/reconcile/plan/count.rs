@@ -26,6 +26,7 @@ impl View<'_> {
             replica_id: ReplicaId::from_bits(fresh()).to_string(),
             node: node.to_string(),
             disk_id: disk.to_string(),
+            ..Default::default()
         };
         Some(Command::AddReplica(AddReplicaCommand {
             volume_id: volume.id.to_string(),

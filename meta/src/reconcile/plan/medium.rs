@@ -72,7 +72,10 @@ impl View<'_> {
     fn periodic_scrub(self) -> Option<Command> {
         let volumes = self.state.volumes().values();
         let busy = volumes.clone().any(|volume| self.is_scrubbed(volume));
-        let last = |volume: &Volume| volume.scrub.asked_at_ms.max(volume.created_at_ms);
+        let last = |volume: &Volume| {
+            let asked = volume.scrub.asked_at_ms.max(volume.created_at_ms);
+            asked.max(self.scrubbed_by_itself(volume))
+        };
         let due = volumes
             .filter(|volume| volume.may_be_scrubbed())
             .min_by_key(|volume| last(volume))
@@ -83,6 +86,19 @@ impl View<'_> {
                 periodic: true,
             })
         })
+    }
+
+    /// When the last of its replicas was scrubbed, whoever asked for it: a blockd scrubs by itself
+    /// what nobody asks it to. 0 when one has not told of any.
+    fn scrubbed_by_itself(self, volume: &Volume) -> u64 {
+        let in_sync = volume.in_mode(ReplicaMode::InSync);
+        let ended = in_sync.map(|(id, replica)| {
+            match self.observed.sight(&replica.node, replica.disk, id) {
+                Sight::Stored(stored) => stored.scrub.finished_at_ms,
+                _ => 0,
+            }
+        });
+        ended.min().unwrap_or(0)
     }
 
     /// Whether a replica of the volume is being scrubbed, or is to begin. One that does not for too

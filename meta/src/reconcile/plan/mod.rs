@@ -1,7 +1,9 @@
 //! The planner: which commands bring the agreed state nearer to what is wanted and what is so.
 
+mod clones;
 mod count;
 mod engines;
+mod groups;
 mod medium;
 mod nodes;
 mod rebuilds;
@@ -43,10 +45,12 @@ pub fn plan(
     };
     let mut commands = Vec::new();
     view.nodes(&mut commands);
+    view.groups(&mut commands);
     view.snapshots(&mut commands);
     view.engines(&mut commands);
     view.medium(&mut commands);
     view.count(fresh, &mut commands);
+    view.clones(&mut commands);
     view.replicas(fresh, &mut commands);
     commands.truncate(COMMANDS_MAX);
     let entry = |command| LogCommand {

@@ -7,6 +7,7 @@ use ankole_proto::rpc::v1::{
 };
 use ankole_proto::{DiskId, NodeName, ReplicaId};
 
+use super::clones::is_clone_in_the_making;
 use super::rebuilds::Rebuilds;
 use super::{Commands, SILENT_MS, View};
 use crate::reconcile::{Liveness, Sight, StoredState, Want, liveness, place, removable_layers};
@@ -26,6 +27,7 @@ impl View<'_> {
             for (id, replica) in &volume.replicas {
                 let sight = self.observed.sight(&replica.node, replica.disk, *id);
                 let command = match replica.mode {
+                    ReplicaMode::Creating if is_clone_in_the_making(volume) => None,
                     ReplicaMode::Creating => self.creating(volume, *id, replica, sight, fresh),
                     ReplicaMode::InSync => self.in_sync(volume, *id, replica, sight),
                     // One too many is not made equal again.
@@ -33,7 +35,7 @@ impl View<'_> {
                     ReplicaMode::OutOfSync => self
                         .replaced(volume, *id, replica, sight, fresh)
                         .or_else(|| self.rebuilt(volume, *id, replica, &mut rebuilds)),
-                    ReplicaMode::Rebuilding => None,
+                    ReplicaMode::Rebuilding => self.rebuilding(volume, *id, replica, sight),
                     ReplicaMode::Deleting => self.deleting(volume, *id, replica, sight),
                 };
                 commands.extend(command);
@@ -88,6 +90,29 @@ impl View<'_> {
             return None; // INV-4
         }
         let reason = self.unusable(replica, sight)?;
+        Some(Command::ReplicaLost(ReplicaLostCommand {
+            volume_id: volume.id.to_string(),
+            epoch: volume.epoch.raw(),
+            replica_id: id.to_string(),
+            reason,
+            by_managers: true,
+        }))
+    }
+
+    /// A replica in rebuild that cannot be used, or whose node stays away, is given up: its engine
+    /// would try for ever, and no other would take its place.
+    fn rebuilding(
+        self,
+        volume: &Volume,
+        id: ReplicaId,
+        replica: &Replica,
+        sight: Sight<'_>,
+    ) -> Option<Command> {
+        let away = || {
+            let away = self.away(&replica.node);
+            away.then(|| "its node stays away".to_owned())
+        };
+        let reason = self.unusable(replica, sight).or_else(away)?;
         Some(Command::ReplicaLost(ReplicaLostCommand {
             volume_id: volume.id.to_string(),
             epoch: volume.epoch.raw(),
@@ -179,7 +204,7 @@ impl View<'_> {
     }
 
     /// Whether an engine under the present epoch reports.
-    fn engine_runs(self, volume: &Volume) -> bool {
+    pub(super) fn engine_runs(self, volume: &Volume) -> bool {
         let seen = self.observed.engines.get(&volume.id);
         volume.wanted_engine().is_some()
             && seen.is_some_and(|seen| {
@@ -240,6 +265,7 @@ impl View<'_> {
             replica_id: ReplicaId::from_bits(fresh()).to_string(),
             node: node.to_string(),
             disk_id: disk.to_string(),
+            ..Default::default()
         };
         Some(Command::ReplaceReplica(ReplaceReplicaCommand {
             volume_id: volume.id.to_string(),

@@ -127,6 +127,7 @@ fn a_node_takes_two_rebuilds_at_a_time() {
                     replica_id: ReplicaId::from_bits(10 * volume + node).to_string(),
                     node: format!("n{node}"),
                     disk_id: disk_id(&format!("n{node}")),
+                    ..Default::default()
                 })
                 .collect(),
             credential: vec![7; 32],

@@ -3,9 +3,12 @@
 //! A command works on copies of the records it changes and puts them back when nothing refuses, so
 //! a refusal changes nothing.
 
+mod clone;
 mod engine;
+mod group;
 mod node;
 mod replica;
+mod reservations;
 mod settings;
 mod snapshot;
 mod task;
@@ -105,6 +108,12 @@ impl Apply<'_> {
             Command::RemoveReplica(command) => self.remove_replica(command),
             Command::RecordDamages(command) => self.record_damages(command),
             Command::RecordRepairs(command) => self.record_repairs(command),
+            Command::RecordReservations(command) => self.record_reservations(command),
+            Command::CreateSnapshotGroup(command) => self.create_snapshot_group(command),
+            Command::HoldSnapshotGroup(command) => self.hold_snapshot_group(command),
+            Command::ReleaseSnapshotGroup(command) => self.release_snapshot_group(command),
+            Command::UndoSnapshotGroup(command) => self.undo_snapshot_group(command),
+            Command::GiveUpClone(command) => self.give_up_clone(command),
             Command::RegisterNode(command) => self.register_node(command),
             Command::MarkNode(command) => self.mark_node(command),
         }
@@ -215,6 +224,7 @@ pub(crate) const fn name(command: &Command) -> &'static str {
         Command::AttachVolume(_) => "AttachVolume",
         Command::DetachVolume(_) => "DetachVolume",
         Command::CreateSnapshot(_) => "CreateSnapshot",
+        Command::CreateSnapshotGroup(_) => "CreateSnapshotGroup",
         Command::DeleteSnapshot(_) => "DeleteSnapshot",
         Command::RevertVolume(_) => "RevertVolume",
         Command::UpdateVolume(_) => "UpdateVolume",

@@ -33,12 +33,15 @@ impl Apply<'_> {
             volume.turn(replica, ReplicaMode::OutOfSync, why, self.at())?;
             return Ok(self.put(volume));
         }
-        volume.turn(replica, ReplicaMode::InSync, "", self.at())?;
-        if volume.in_mode(ReplicaMode::Creating).next().is_none() {
-            volume.enter(Phase::Detached, "completed")?;
-            let message = "all replicas are stored".to_owned();
-            self.volume_event(Severity::Info, "VolumeReady", &volume.name, message);
+        if !self.source_is_good(&volume, found) {
+            let why = "its source went out of sync before it was stored";
+            return self.give_up_replica(volume, replica, why);
         }
+        volume.turn(replica, ReplicaMode::InSync, "", self.at())?;
+        if let Some(stored) = volume.replicas.get_mut(&replica) {
+            stored.source = None;
+        }
+        self.complete_creation(&mut volume)?;
         Ok(self.put(volume))
     }
 
@@ -81,12 +84,15 @@ impl Apply<'_> {
 
     /// INV-3, INV-4.
     pub(super) fn replica_lost(&mut self, c: &ReplicaLostCommand) -> Result<LogAnswer, Refusal> {
-        let mut volume = if c.by_managers {
-            self.volume_without_engine(&c.volume_id)?
-        } else {
-            self.volume_of_engine(&c.volume_id, c.epoch)?
-        };
         let id: ReplicaId = parse(&c.replica_id)?;
+        let mut volume = if !c.by_managers {
+            self.volume_of_engine(&c.volume_id, c.epoch)?
+        } else if self.is_rebuilding(&c.volume_id, id)? {
+            // Its engine is refused when it calls the replica in sync after that.
+            self.volume(&c.volume_id)?
+        } else {
+            self.volume_without_engine(&c.volume_id)?
+        };
         let found = volume
             .replicas
             .get(&id)
@@ -99,6 +105,12 @@ impl Apply<'_> {
         let message = format!("the replica on {node} is out of sync: {}", c.reason);
         self.volume_event(Severity::Warning, "ReplicaLost", &volume.name, message);
         Ok(self.put(volume))
+    }
+
+    fn is_rebuilding(&self, volume: &str, replica: ReplicaId) -> Result<bool, Refusal> {
+        let volume = self.volume(volume)?;
+        let found = volume.replicas.get(&replica);
+        Ok(found.is_some_and(|found| found.mode == ReplicaMode::Rebuilding))
     }
 
     pub(super) fn start_rebuild(&mut self, c: &StartRebuildCommand) -> Result<LogAnswer, Refusal> {
@@ -151,7 +163,9 @@ impl Apply<'_> {
             .get(&old)
             .ok_or(Refusal::UnknownReplica(old))?;
         let (mode, old_node) = (replica.mode, replica.node.clone());
-        if !matches!(mode, ReplicaMode::OutOfSync | ReplicaMode::Creating) {
+        // An empty one beside replicas that share a source would not be equal to them.
+        let clone = volume.phase == Phase::Creating && volume.origin.is_some();
+        if clone || !matches!(mode, ReplicaMode::OutOfSync | ReplicaMode::Creating) {
             let wanted = ReplicaMode::Deleting;
             return Err(Refusal::WrongMode {
                 replica: old,
@@ -255,6 +269,10 @@ impl Apply<'_> {
 /// Two replicas of a volume on one node would be lost together.
 fn node_is_free(volume: &Volume, but: Option<ReplicaId>, new: &Replica) -> Result<(), Refusal> {
     let mut others = volume.live().filter(|(other, _)| Some(*other) != but);
+    if new.source.is_some() {
+        let text = "only a new volume's replicas can share a source";
+        return Err(Refusal::Invalid(text.to_owned()));
+    }
     if others.any(|(_, other)| other.node == new.node) {
         let text = format!("node {} has a replica of the volume already", new.node);
         return Err(Refusal::Invalid(text));

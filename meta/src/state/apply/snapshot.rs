@@ -3,7 +3,7 @@
 use ankole_proto::rpc::v1::{
     CreateSnapshotCommand, DeleteSnapshotCommand, LayerGoneCommand, LogAnswer, RevertVolumeCommand,
 };
-use ankole_proto::{LayerId, SnapshotId};
+use ankole_proto::{LayerId, SnapshotGroupId, SnapshotId, VolumeId};
 
 use super::{Apply, answer, parse};
 use crate::state::changes::Key;
@@ -14,35 +14,64 @@ impl Apply<'_> {
         &mut self,
         c: &CreateSnapshotCommand,
     ) -> Result<LogAnswer, Refusal> {
-        let mut volume = self.volume(&c.volume_id)?;
+        let volume = self.volume(&c.volume_id)?;
         works_on_tasks(&volume, "given a snapshot")?;
         let id: SnapshotId = parse(&c.snapshot_id)?;
-        let taken = self
-            .state
-            .snapshots_of(volume.id)
-            .any(|one| one.name == c.name && one.state != SnapshotState::Deleting);
+        self.name_is_free(volume.id, id, &c.name)?;
+        let (_, answer) = self.begin_snapshot(volume, id, &c.name, None)?;
+        Ok(answer)
+    }
+
+    /// Whether a volume may get a snapshot with this id and name.
+    pub(super) fn name_is_free(
+        &self,
+        volume: VolumeId,
+        id: SnapshotId,
+        name: &str,
+    ) -> Result<(), Refusal> {
+        let mut others = self.state.snapshots_of(volume);
+        let taken = others.any(|one| one.name == name && one.state != SnapshotState::Deleting);
         if taken || self.state.snapshots.contains_key(&id) {
-            return Err(Refusal::SnapshotExists(c.name.clone()));
+            return Err(Refusal::SnapshotExists(name.to_owned()));
         }
+        Ok(())
+    }
+
+    /// Puts a snapshot on record and the task that takes it; the task's number and the answer.
+    pub(super) fn begin_snapshot(
+        &mut self,
+        mut volume: Volume,
+        id: SnapshotId,
+        name: &str,
+        group: Option<SnapshotGroupId>,
+    ) -> Result<(u64, LogAnswer), Refusal> {
         let task = self.enqueue(&mut volume, |new_head| TaskKind::Seal {
             snapshot: id,
             new_head,
         })?;
         self.put_snapshot(Snapshot {
             id,
-            name: c.name.clone(),
+            name: name.to_owned(),
             volume: volume.id,
             layer: None,
             state: SnapshotState::Creating,
             created_at_ms: self.at_ms,
             // As it is when the snapshot is taken, which may be after the volume has grown.
             size: volume.size_wanted(),
+            group,
         });
-        Ok(LogAnswer {
+        let answer = LogAnswer {
             snapshot_id: id.to_string(),
             task_id: task,
             ..self.put(volume)
-        })
+        };
+        Ok((task, answer))
+    }
+
+    /// Takes a snapshot off the record.
+    pub(super) fn remove_snapshot(&mut self, id: SnapshotId) {
+        self.state.snapshots.remove(&id);
+        self.touched.note(Key::Snapshot(id));
     }
 
     pub(super) fn revert_volume(&mut self, c: &RevertVolumeCommand) -> Result<LogAnswer, Refusal> {
@@ -52,8 +81,14 @@ impl Apply<'_> {
         if snapshot.volume != volume.id {
             return Err(Refusal::NoSnapshot(snapshot.id));
         }
-        if snapshot.state == SnapshotState::Deleting {
-            let why = "it is being deleted; choose another";
+        let why = match (snapshot.state, snapshot.group) {
+            (SnapshotState::Deleting, _) => Some("it is being deleted; choose another"),
+            (SnapshotState::Creating, Some(_)) => {
+                Some("the other volumes of its group are not done; wait until it is ready")
+            }
+            _ => None,
+        };
+        if let Some(why) = why {
             return Err(Refusal::WrongSnapshot {
                 name: snapshot.name,
                 act: "reverted to",
@@ -97,6 +132,12 @@ impl Apply<'_> {
                 ..answer(&volume)
             });
         }
+        if let Some(clone) = self.clone_under_way(|origin| origin.snapshot == snapshot.id) {
+            return Err(Refusal::CloneUnderWay {
+                what: format!("snapshot {:?}", snapshot.name),
+                clone,
+            });
+        }
         snapshot.state = SnapshotState::Deleting;
         let message = format!("snapshot {} is being deleted", snapshot.name);
         self.volume_event(Severity::Info, "SnapshotDeleting", &volume.name, message);
@@ -133,8 +174,7 @@ impl Apply<'_> {
             });
         }
         volume.drop_layer(layer);
-        self.state.snapshots.remove(&snapshot.id);
-        self.touched.note(Key::Snapshot(snapshot.id));
+        self.remove_snapshot(snapshot.id);
         let message = format!("snapshot {} is gone", snapshot.name);
         self.volume_event(Severity::Info, "SnapshotDeleted", &volume.name, message);
         Ok(self.put(volume))

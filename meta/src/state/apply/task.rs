@@ -1,9 +1,9 @@
 //! The outcome of an engine's task.
 
+use ankole_proto::SnapshotId;
 use ankole_proto::rpc::v1::{LogAnswer, TaskDoneCommand};
 
 use super::{Apply, answer};
-use crate::state::changes::Key;
 use crate::state::{Refusal, Severity, SnapshotState, Task, TaskKind, Volume};
 
 impl Apply<'_> {
@@ -25,15 +25,25 @@ impl Apply<'_> {
             .filter(|task| task.id == c.task_id);
         let task = task.ok_or(Refusal::UnknownTask(c.task_id))?;
         volume.tasks.pop_front();
+        let snapshot = task.kind.snapshot();
+        let snapshot = snapshot.and_then(|id| self.state.snapshots.get(&id));
+        let seals = matches!(task.kind, TaskKind::Seal { .. });
+        let group = snapshot.and_then(|one| one.group).filter(|_| seals);
         if c.refusal.is_empty() {
             self.finish(&mut volume, task);
         } else {
             self.give_up(&mut volume, task, &c.refusal);
         }
-        Ok(LogAnswer {
+        let answer = LogAnswer {
             task_id: task.id,
-            ..self.put(volume)
-        })
+            ..self.put(volume.clone())
+        };
+        match group {
+            Some(group) if c.refusal.is_empty() => self.member_sealed(volume.id, group),
+            Some(group) => self.member_refused(&volume, group, &c.refusal),
+            None => {}
+        }
+        Ok(answer)
     }
 
     fn finish(&mut self, volume: &mut Volume, task: Task) {
@@ -51,6 +61,11 @@ impl Apply<'_> {
                 volume.head = new_head;
                 snapshot.layer = Some(old_head);
                 snapshot.size = volume.size;
+                if snapshot.group.is_some() {
+                    // Ready when all are.
+                    self.put_snapshot(snapshot);
+                    return;
+                }
                 snapshot.state = SnapshotState::Ready;
                 let message = format!("snapshot {} is ready", snapshot.name);
                 self.put_snapshot(snapshot);
@@ -72,8 +87,8 @@ impl Apply<'_> {
         volume.remember_refused(task.id, reason);
         let (kind, what) = match task.kind {
             TaskKind::Seal { snapshot, .. } => {
-                self.state.snapshots.remove(&snapshot);
-                self.touched.note(Key::Snapshot(snapshot));
+                self.remove_snapshot(snapshot);
+                drop_reverts(volume, snapshot, reason);
                 ("SnapshotRefused", "the snapshot was not taken")
             }
             TaskKind::Revert { .. } => ("RevertRefused", "the volume was not reverted"),
@@ -85,5 +100,22 @@ impl Apply<'_> {
             &volume.name,
             format!("{what}: {reason}"),
         );
+    }
+}
+
+/// What was to go back to a snapshot that was not taken cannot be done.
+fn drop_reverts(volume: &mut Volume, snapshot: SnapshotId, reason: &str) {
+    let goes_back =
+        |task: &Task| matches!(task.kind, TaskKind::Revert { snapshot: to, .. } if to == snapshot);
+    let dropped: Vec<u64> = volume
+        .tasks
+        .iter()
+        .filter(|task| goes_back(task))
+        .map(|task| task.id)
+        .collect();
+    volume.tasks.retain(|task| !goes_back(task));
+    for task in dropped {
+        let why = format!("the snapshot to go back to was not taken: {reason}");
+        volume.remember_refused(task, &why);
     }
 }

@@ -46,11 +46,17 @@ impl Apply<'_> {
         };
         let chap = c.chap.as_ref().map(Chap::from_message).transpose();
         let chap = chap.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let (origin, mut layers) = match self.clone_origin(c, size, &replicas)? {
+            Some((origin, tree)) => (Some(origin), tree),
+            None => (None, BTreeMap::new()),
+        };
         let head = self.allocate_layer()?;
-        let message = format!(
-            "created with {} bytes and {replica_count} replicas",
-            size.bytes()
-        );
+        layers.insert(head, origin.map(|origin| origin.layer));
+        let bytes = size.bytes();
+        let mut message = format!("created with {bytes} bytes and {replica_count} replicas");
+        if let Some(origin) = origin {
+            message.push_str(&format!(", as a clone of snapshot {}", origin.snapshot));
+        }
         self.volume_event(Severity::Info, "VolumeCreated", &c.name, message);
         Ok(self.put(Volume {
             id,
@@ -64,7 +70,7 @@ impl Apply<'_> {
             restart_epoch: Epoch::ZERO,
             replicas,
             head,
-            layers: BTreeMap::from([(head, None)]),
+            layers,
             tasks: VecDeque::new(),
             next_task: 1,
             refused: VecDeque::new(),
@@ -75,6 +81,7 @@ impl Apply<'_> {
             chap,
             scrub: Scrub::default(),
             repaired_blocks: 0,
+            origin,
         }))
     }
 
@@ -83,7 +90,17 @@ impl Apply<'_> {
         if volume.phase.kind() == PhaseKind::Deleting {
             return Ok(answer(&volume));
         }
+        if let Some(clone) = self.clone_under_way(|origin| origin.volume == volume.id) {
+            return Err(Refusal::CloneUnderWay {
+                what: format!("volume {:?}", volume.name),
+                clone,
+            });
+        }
         volume.enter(Phase::Deleting, "deleted")?;
+        self.leave_groups(&volume);
+        if self.state.reservations.remove(&volume.id).is_some() {
+            self.touched.note(Key::Reservations(volume.id));
+        }
         let replicas: Vec<ReplicaId> = volume.replicas.keys().copied().collect();
         for replica in replicas {
             if volume
@@ -106,8 +123,7 @@ impl Apply<'_> {
             .map(|one| one.id)
             .collect();
         for snapshot in snapshots {
-            self.state.snapshots.remove(&snapshot);
-            self.touched.note(Key::Snapshot(snapshot));
+            self.remove_snapshot(snapshot);
         }
         let message = "deleted; its replicas are being removed".to_owned();
         self.volume_event(Severity::Info, "VolumeDeleted", &volume.name, message);
@@ -180,6 +196,10 @@ pub(super) fn place(
         since_ms: at_ms,
         mode_revision: 0,
         wear: Wear::default(),
+        source: match placement.source_replica_id.as_str() {
+            "" => None,
+            source => Some(parse(source)?),
+        },
     };
     Ok((id, replica))
 }

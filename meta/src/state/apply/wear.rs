@@ -5,7 +5,7 @@ use ankole_proto::{Epoch, ReplicaId};
 
 use super::{Apply, answer, parse};
 use crate::state::record::damages_from;
-use crate::state::{PhaseKind, Refusal, Severity};
+use crate::state::{PhaseKind, Refusal, ReplicaMode, Severity};
 
 impl Apply<'_> {
     pub(super) fn record_damages(
@@ -23,11 +23,13 @@ impl Apply<'_> {
         let (node, before) = (replica.node.clone(), replica.wear.damaged_blocks);
         let more = replica.wear.found(c.damaged_blocks, damages, self.at_ms);
         let worn = replica.wear.is_worn(self.at_ms);
+        // Of one that has left the in-sync set nothing is on record, which mends nothing.
+        let mended = replica.mode == ReplicaMode::InSync && c.damaged_blocks == 0 && before > 0;
         if more {
             let blocks = c.damaged_blocks;
             let message = format!("{blocks} blocks of the replica on {node} are damaged");
             self.volume_event(Severity::Warning, "DamageFound", &volume.name, message);
-        } else if before > 0 && c.damaged_blocks == 0 {
+        } else if mended {
             let message = format!("no block of the replica on {node} is damaged any more");
             self.volume_event(Severity::Info, "DamageRepaired", &volume.name, message);
         }

@@ -25,6 +25,10 @@ pub(super) fn encode(state: &State, key: &Key) -> Option<Vec<u8>> {
         Key::Request(number) => {
             write::request(state.requests.by_number.get(number)?).encode_to_vec()
         }
+        Key::Reservations(id) => {
+            write::reservations(*id, state.reservations.get(id)?).encode_to_vec()
+        }
+        Key::Group(id) => write::group(state.groups.get(id)?).encode_to_vec(),
     })
 }
 
@@ -78,6 +82,16 @@ fn decode(state: &mut State, key: &[u8], value: &[u8]) -> Result<(), String> {
             state
                 .requests
                 .restore(number, read::request(message(value)?));
+        }
+        Key::Reservations(id) => {
+            let record: rpc::ReservationsRecord = message(value)?;
+            same(record.volume_id == id.to_string())?;
+            state.reservations.insert(id, read::reservations(record));
+        }
+        Key::Group(id) => {
+            let group = read::group(&message(value)?)?;
+            same(group.id == id)?;
+            state.groups.insert(id, group);
         }
     }
     Ok(())
@@ -140,7 +154,15 @@ pub(crate) fn snapshot_view(state: &State, snapshot: &super::Snapshot) -> rpc::S
     let branches = snapshot
         .layer
         .and_then(|layer| Some(volume?.children(layer).count()));
+    let group = snapshot.group.and_then(|id| state.groups.get(&id));
+    let undone = group.is_some_and(|group| !group.is_open());
     let message = match snapshot.state {
+        super::SnapshotState::Creating if undone => {
+            "its group was undone; it goes when an engine has answered for it"
+        }
+        super::SnapshotState::Creating if snapshot.group.is_some() => {
+            "waits until every volume of its group is sealed"
+        }
         super::SnapshotState::Creating => "waits for an engine to take it",
         super::SnapshotState::Ready => "",
         super::SnapshotState::Deleting if branches.is_some_and(|count| count > 1) => {
@@ -162,7 +184,7 @@ pub(crate) fn snapshot_view(state: &State, snapshot: &super::Snapshot) -> rpc::S
         created_at_ms: record.created_at_ms,
         size_bytes: record.size_bytes,
         message: message.to_owned(),
-        ..Default::default()
+        group_id: record.group_id,
     }
 }
 

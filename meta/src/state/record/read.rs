@@ -9,12 +9,21 @@ use ankole_proto::{Credential, Epoch, LayerId, NodeName, ReplicaId, VolumeSize};
 
 use crate::state::request::Remembered;
 use crate::state::{
-    Chap, Damage, DiskOnRecord, Doomed, Event, NodeOnRecord, Phase, Replica, ReplicaMode, Scrub,
-    Severity, Snapshot, SnapshotState, State, Task, TaskKind, Volume, Wear, Worker, WriteCache,
+    Chap, CloneOrigin, Damage, DiskOnRecord, Doomed, Event, GroupMember, GroupStage, NodeOnRecord,
+    Phase, Replica, ReplicaMode, Reservations, Scrub, Severity, Snapshot, SnapshotGroup,
+    SnapshotState, State, Task, TaskKind, Volume, Wear, Worker, WriteCache,
 };
 
 fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// An id that may be missing.
+fn optional<T: FromStr<Err: Display>>(text: &str) -> Result<Option<T>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    parse(text).map(Some)
 }
 
 fn layer(raw: u64) -> Result<LayerId, String> {
@@ -95,7 +104,19 @@ pub(super) fn volume(record: &rpc::VolumeRecord) -> Result<Volume, String> {
             asked_at_ms: record.scrub_asked_at_ms,
         },
         repaired_blocks: record.repaired_blocks,
+        origin: origin(record)?,
     })
+}
+
+fn origin(record: &rpc::VolumeRecord) -> Result<Option<CloneOrigin>, String> {
+    if record.source_snapshot_id.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(CloneOrigin {
+        snapshot: parse(&record.source_snapshot_id)?,
+        volume: parse(&record.source_volume_id)?,
+        layer: layer(record.source_layer)?,
+    }))
 }
 
 pub(super) const fn write_cache(message: rpc::WriteCache) -> WriteCache {
@@ -143,6 +164,7 @@ fn copy(record: &rpc::ReplicaRecord) -> Result<(ReplicaId, Replica), String> {
             .map(wear)
             .transpose()?
             .unwrap_or_default(),
+        source: optional(&record.source_replica_id)?,
     };
     Ok((parse(&record.id)?, replica))
 }
@@ -158,8 +180,10 @@ fn wear(record: &rpc::WearRecord) -> Result<Wear, String> {
             .map(damage)
             .collect::<Result<_, _>>()?,
         faults: record.faults,
-        fault_blocks: record.fault_blocks,
+        found_blocks: record.found_blocks,
         day_began_ms: record.day_began_ms,
+        mended_blocks: record.mended_blocks,
+        last_fault_ms: record.last_fault_ms,
     })
 }
 
@@ -202,7 +226,44 @@ pub(super) fn snapshot(record: &rpc::SnapshotRecord) -> Result<Snapshot, String>
         state,
         created_at_ms: record.created_at_ms,
         size: size(record.size_bytes)?,
+        group: optional(&record.group_id)?,
     })
+}
+
+pub(super) fn group(record: &rpc::SnapshotGroupRecord) -> Result<SnapshotGroup, String> {
+    let stage = match record.stage() {
+        rpc::SnapshotGroupStage::Gather => GroupStage::Gather,
+        rpc::SnapshotGroupStage::Hold => GroupStage::Hold,
+        rpc::SnapshotGroupStage::Release => GroupStage::Release,
+        rpc::SnapshotGroupStage::Undone => GroupStage::Undone {
+            reason: record.reason.clone(),
+        },
+        rpc::SnapshotGroupStage::Unspecified => return Err(unknown("stage of a group")),
+    };
+    let members = record.members.iter().map(|member| {
+        let one = GroupMember {
+            snapshot: parse(&member.snapshot_id)?,
+            task: member.task_id,
+            sealed: member.sealed,
+        };
+        Ok((parse(&member.volume_id)?, one))
+    });
+    Ok(SnapshotGroup {
+        id: parse(&record.id)?,
+        name: record.name.clone(),
+        stage,
+        since_ms: record.since_ms,
+        members: members.collect::<Result<_, String>>()?,
+    })
+}
+
+pub(super) fn reservations(record: rpc::ReservationsRecord) -> Reservations {
+    Reservations {
+        epoch: Epoch::from_raw(record.epoch),
+        number: record.number,
+        bytes: record.reservations,
+        revision: record.revision,
+    }
 }
 
 pub(super) fn node(record: &rpc::NodeRecord) -> Result<NodeOnRecord, String> {

@@ -1,12 +1,13 @@
 //! From the state to its records.
 
 use ankole_proto::rpc::v1 as rpc;
-use ankole_proto::{LayerId, ReplicaId, SnapshotId};
+use ankole_proto::{LayerId, ReplicaId, SnapshotId, VolumeId};
 
 use crate::state::request::Remembered;
 use crate::state::{
-    Chap, Damage, Doomed, Event, NodeOnRecord, Phase, Replica, ReplicaMode, Severity, Snapshot,
-    SnapshotState, State, Task, TaskKind, Volume, Wear, WriteCache,
+    Chap, CloneOrigin, Damage, Doomed, Event, GroupStage, NodeOnRecord, Phase, Replica,
+    ReplicaMode, Reservations, Severity, Snapshot, SnapshotGroup, SnapshotState, State, Task,
+    TaskKind, Volume, Wear, WriteCache,
 };
 
 pub(super) fn cluster(state: &State) -> rpc::ClusterRecord {
@@ -65,7 +66,14 @@ pub(super) fn volume(volume: &Volume) -> rpc::VolumeRecord {
         repaired_blocks: volume.repaired_blocks,
         scrub_request: volume.scrub.request,
         scrub_asked_at_ms: volume.scrub.asked_at_ms,
+        source_snapshot_id: origin_text(volume, |origin| origin.snapshot.to_string()),
+        source_volume_id: origin_text(volume, |origin| origin.volume.to_string()),
+        source_layer: volume.origin.map_or(0, |origin| origin.layer.raw()),
     }
+}
+
+fn origin_text(volume: &Volume, of: impl Fn(CloneOrigin) -> String) -> String {
+    volume.origin.map(of).unwrap_or_default()
 }
 
 fn phase(phase: &Phase) -> (rpc::VolumePhase, String) {
@@ -92,6 +100,7 @@ fn copy(id: ReplicaId, replica: &Replica) -> rpc::ReplicaRecord {
         since_ms: replica.since_ms,
         mode_revision: replica.mode_revision,
         wear: Some(wear(&replica.wear)).filter(|_| replica.wear != Wear::default()),
+        source_replica_id: optional(replica.source),
     }
 }
 
@@ -104,8 +113,10 @@ fn wear(wear: &Wear) -> rpc::WearRecord {
         damaged_blocks: wear.damaged_blocks,
         damages: wear.damages.iter().map(damage).collect(),
         faults: wear.faults,
-        fault_blocks: wear.fault_blocks,
+        found_blocks: wear.found_blocks,
         day_began_ms: wear.day_began_ms,
+        mended_blocks: wear.mended_blocks,
+        last_fault_ms: wear.last_fault_ms,
     }
 }
 
@@ -126,6 +137,11 @@ pub(super) const fn mode(mode: ReplicaMode) -> rpc::ReplicaMode {
         ReplicaMode::Rebuilding => rpc::ReplicaMode::Rebuilding,
         ReplicaMode::Deleting => rpc::ReplicaMode::Deleting,
     }
+}
+
+/// An id that may be missing.
+fn optional(id: Option<impl ToString>) -> String {
+    id.map(|id| id.to_string()).unwrap_or_default()
 }
 
 fn layer(id: LayerId, parent: Option<LayerId>) -> rpc::LayerRecord {
@@ -176,6 +192,41 @@ pub(super) fn snapshot(snapshot: &Snapshot) -> rpc::SnapshotRecord {
         state: state.into(),
         created_at_ms: snapshot.created_at_ms,
         size_bytes: snapshot.size.bytes(),
+        group_id: optional(snapshot.group),
+    }
+}
+
+pub(super) fn group(group: &SnapshotGroup) -> rpc::SnapshotGroupRecord {
+    let (stage, reason) = match &group.stage {
+        GroupStage::Gather => (rpc::SnapshotGroupStage::Gather, ""),
+        GroupStage::Hold => (rpc::SnapshotGroupStage::Hold, ""),
+        GroupStage::Release => (rpc::SnapshotGroupStage::Release, ""),
+        GroupStage::Undone { reason } => (rpc::SnapshotGroupStage::Undone, reason.as_str()),
+    };
+    let members = group.members.iter();
+    let members = members.map(|(volume, member)| rpc::SnapshotGroupMemberRecord {
+        volume_id: volume.to_string(),
+        snapshot_id: member.snapshot.to_string(),
+        task_id: member.task,
+        sealed: member.sealed,
+    });
+    rpc::SnapshotGroupRecord {
+        id: group.id.to_string(),
+        name: group.name.clone(),
+        stage: stage.into(),
+        since_ms: group.since_ms,
+        members: members.collect(),
+        reason: reason.to_owned(),
+    }
+}
+
+pub(super) fn reservations(volume: VolumeId, one: &Reservations) -> rpc::ReservationsRecord {
+    rpc::ReservationsRecord {
+        volume_id: volume.to_string(),
+        epoch: one.epoch.raw(),
+        number: one.number,
+        reservations: one.bytes.clone(),
+        revision: one.revision,
     }
 }
 

@@ -1,14 +1,16 @@
 //! A state with its log and its store, and the commands that tests make.
 
 mod apply;
+mod clones;
 mod features;
+mod groups;
 mod property;
 
 use std::collections::BTreeMap;
 
 use ankole_proto::rpc::v1::log_command::Command;
 use ankole_proto::rpc::v1::{self as rpc, LogAnswer, LogCommand};
-use ankole_proto::{ReplicaId, SnapshotId, VolumeId};
+use ankole_proto::{ReplicaId, SnapshotGroupId, SnapshotId, VolumeId};
 
 use super::{ReplicaMode, Replicated, State, Volume};
 
@@ -82,6 +84,7 @@ fn placement(replica: u128, node: u128) -> rpc::Placement {
         replica_id: rid(replica),
         node: format!("n{node}"),
         disk_id: format!("{:032x}", 0xd0 + node),
+        ..Default::default()
     }
 }
 
@@ -327,6 +330,74 @@ fn take(volume: u128, node: &str, port: u32) -> Command {
         port,
         force: true,
         ..Default::default()
+    })
+}
+
+fn gid(n: u128) -> String {
+    SnapshotGroupId::from_bits(n).to_string()
+}
+
+fn snapshot_group(group: u128, members: &[(u128, u128)], name: &str) -> Command {
+    let member = |(volume, snapshot): &(u128, u128)| rpc::GroupMember {
+        volume_id: vid(*volume),
+        snapshot_id: sid(*snapshot),
+    };
+    Command::CreateSnapshotGroup(rpc::CreateSnapshotGroupCommand {
+        group_id: gid(group),
+        name: name.into(),
+        members: members.iter().map(member).collect(),
+    })
+}
+
+fn hold(group: u128) -> Command {
+    let group_id = gid(group);
+    Command::HoldSnapshotGroup(rpc::HoldSnapshotGroupCommand { group_id })
+}
+
+fn release(group: u128, held: &[(u128, u64)]) -> Command {
+    let member = |(volume, epoch): &(u128, u64)| rpc::HeldMember {
+        volume_id: vid(*volume),
+        epoch: *epoch,
+    };
+    Command::ReleaseSnapshotGroup(rpc::ReleaseSnapshotGroupCommand {
+        group_id: gid(group),
+        held: held.iter().map(member).collect(),
+    })
+}
+
+fn undo(group: u128) -> Command {
+    let (group_id, reason) = (gid(group), "it took too long".into());
+    Command::UndoSnapshotGroup(rpc::UndoSnapshotGroupCommand { group_id, reason })
+}
+
+fn reserve(volume: u128, epoch: u64, number: u64, bytes: usize) -> Command {
+    Command::RecordReservations(rpc::RecordReservationsCommand {
+        volume_id: vid(volume),
+        epoch,
+        number,
+        reservations: vec![7; bytes],
+    })
+}
+
+/// A clone whose replicas begin as those of volume 1 with these numbers, on the nodes 1, 2, 3.
+fn clone(volume: u128, name: &str, snapshot: u128, sources: &[u128]) -> Command {
+    let Command::CreateVolume(mut command) = create(volume, name) else {
+        unreachable!("create creates");
+    };
+    command.source_snapshot_id = sid(snapshot);
+    command.placements.truncate(sources.len());
+    for (placement, source) in command.placements.iter_mut().zip(sources) {
+        placement.source_replica_id = rid(*source);
+    }
+    command.replica_count = 3;
+    Command::CreateVolume(command)
+}
+
+fn give_up(volume: u128, replica: u128) -> Command {
+    Command::GiveUpClone(rpc::GiveUpCloneCommand {
+        volume_id: vid(volume),
+        replica_id: rid(replica),
+        reason: "its node is down".into(),
     })
 }
 

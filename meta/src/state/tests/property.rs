@@ -49,6 +49,19 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => (volume(), 0..4_u64, replica(), 0..4_u64)
             .prop_map(|(v, e, r, n)| repaired(v, e, r, n)),
         2 => (volume(), node(), 1..=2_u32).prop_map(|(v, n, p)| take(v, n, p)),
+        4 => (id(), id(), id(), id(), any::<bool>()).prop_map(|(g, one, other, n, both)| {
+            let members = [(1, one), (2, other)];
+            snapshot_group(g, &members[..1 + usize::from(both)], &format!("s{n}"))
+        }),
+        3 => id().prop_map(hold),
+        6 => (id(), 0..4_u64, 0..4_u64).prop_map(|(g, one, other)| {
+            release(g, &[(1, one), (2, other)])
+        }),
+        1 => id().prop_map(undo),
+        2 => (volume(), 0..4_u64, 0..4_u64, 0..3_usize)
+            .prop_map(|(v, e, n, bytes)| reserve(v, e, n, bytes)),
+        2 => (id(), 1..=3_usize).prop_map(|(s, count)| clone(2, "b", s, &[11, 12, 13][..count])),
+        1 => (volume(), replica()).prop_map(|(v, r)| give_up(v, r)),
     ]
 }
 
@@ -106,14 +119,73 @@ fn check(state: &State, epochs: &mut BTreeMap<VolumeId, Epoch>, before: &State) 
             let sealed = snapshot
                 .layer
                 .is_some_and(|layer| volume.layers.contains_key(&layer));
-            assert_eq!(sealed, snapshot.state != SnapshotState::Creating);
+            let waits = sealed && snapshot.group.is_some();
+            assert!(waits || sealed != (snapshot.state == SnapshotState::Creating));
         }
+        for replica in volume.replicas.values() {
+            let creating = replica.mode == ReplicaMode::Creating;
+            assert!(replica.source.is_none() || creating || volume.origin.is_some());
+        }
+        let making = volume.phase == Phase::Creating;
+        if let Some(origin) = volume.origin.filter(|_| making) {
+            let source = &state.volumes()[&origin.volume];
+            assert!(
+                source.layers.contains_key(&origin.layer),
+                "what is shared is kept"
+            );
+            assert_ne!(source.phase, Phase::Deleting);
+        }
+    }
+    check_groups(state, before);
+    for id in state.reservations().keys() {
+        assert!(state.volumes().contains_key(id), "reservations of nothing");
     }
     let numbers: Vec<u64> = state.events().after(0).map(|(number, _)| number).collect();
     assert!(
         numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]),
         "events have a gap"
     );
+}
+
+/// Never is a group with a missing member ready, never does a member of an undone one stay.
+fn check_groups(state: &State, before: &State) {
+    for (id, snapshot) in state.snapshots() {
+        let Some(group) = snapshot.group else {
+            continue;
+        };
+        let was = before.snapshots().get(id).map(|one| one.state);
+        let becomes_ready = snapshot.state == SnapshotState::Ready
+            && was.is_some_and(|was| was == SnapshotState::Creating);
+        if becomes_ready {
+            let members = before.groups()[&group].members.values();
+            let ready = |one: &crate::state::Snapshot| one.state == SnapshotState::Ready;
+            for member in members {
+                assert!(state.snapshots().get(&member.snapshot).is_some_and(ready));
+            }
+        }
+        match state.groups().get(&group) {
+            Some(open) if open.is_open() => assert_eq!(snapshot.state, SnapshotState::Creating),
+            Some(undone) => {
+                let member = undone.members.get(&snapshot.volume);
+                let waits = member.is_some_and(|one| {
+                    one.snapshot == *id && state.volumes()[&snapshot.volume].task_waits(one.task)
+                });
+                assert!(
+                    waits || snapshot.state == SnapshotState::Deleting,
+                    "it stays"
+                );
+            }
+            None => assert_ne!(snapshot.state, SnapshotState::Creating),
+        }
+    }
+    for group in state.groups().values() {
+        for (volume, member) in &group.members {
+            let volume = &state.volumes()[volume];
+            let waits = volume.task_waits(member.task);
+            assert!(waits != member.sealed, "a member waits or has sealed");
+            assert!(state.snapshots().contains_key(&member.snapshot));
+        }
+    }
 }
 
 proptest! {

@@ -1,0 +1,98 @@
+//! Merges and the space that they need.
+
+use super::model::sectors;
+use super::operations::exported;
+use super::support::{BLOCK, Rig, directory, layer};
+use crate::disk::Disk;
+use crate::disk::sim::{Fate, SimDisk};
+use crate::replica::Progress;
+
+const CHUNKS: u64 = 12;
+const BLOCKS: u64 = CHUNKS * 512;
+const CHUNK: u64 = 512 * BLOCK;
+
+/// A full layer under a sealed one that has every fourth chunk itself, under an empty head.
+fn two_layers() -> (SimDisk, Rig<SimDisk>) {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    let fill = |rig: &mut Rig<SimDisk>, chunk: u64, byte: u8| {
+        let data = vec![byte; usize::try_from(CHUNK).unwrap()];
+        rig.write(chunk * CHUNK, &data).unwrap();
+    };
+    for chunk in 0..CHUNKS {
+        fill(&mut rig, chunk, u8::try_from(chunk + 1).unwrap());
+    }
+    rig.seal(2).unwrap();
+    for chunk in (0..CHUNKS).step_by(4) {
+        fill(&mut rig, chunk, 100);
+    }
+    rig.seal(3).unwrap();
+    (disk, rig)
+}
+
+fn fill_disk(disk: &SimDisk, free_bytes: u64) {
+    let space = disk.space().unwrap();
+    disk.set_capacity(space.capacity_bytes - space.free_bytes + free_bytes);
+}
+
+#[test]
+fn a_merge_needs_room_for_a_few_chunks_and_gives_back_as_it_goes() {
+    let (disk, mut rig) = two_layers();
+    let before = rig.read_all();
+    fill_disk(&disk, 5 * CHUNK);
+    rig.replica.allow_allocation(false);
+    rig.replica.remove_layer(layer(1)).unwrap();
+    rig.merge_all();
+    assert_eq!(rig.replica.layers().len(), 2, "the layer is gone");
+    assert_eq!(rig.read_all(), before);
+    assert_eq!(exported(&disk, 2), sectors(&before));
+    // The names that are gone count once that is durable.
+    disk.sync_dir(&directory().join("layers")).unwrap();
+    let least = 5 * CHUNK + CHUNKS / 4 * CHUNK;
+    assert!(disk.space().unwrap().free_bytes >= least);
+}
+
+#[test]
+fn a_merge_into_the_live_head_gives_back_too() {
+    let (disk, mut rig) = two_layers();
+    let before = rig.read_all();
+    fill_disk(&disk, 5 * CHUNK);
+    for gone in [1, 2] {
+        rig.replica.remove_layer(layer(gone)).unwrap();
+    }
+    rig.merge_all();
+    assert_eq!(rig.replica.layers().len(), 1);
+    assert_eq!(rig.read_all(), before);
+}
+
+#[test]
+fn a_stop_between_any_two_steps_leaves_both_layers_readable() {
+    for steps in 0.. {
+        let (disk, mut rig) = two_layers();
+        let before = rig.read_all();
+        rig.replica.remove_layer(layer(1)).unwrap();
+        let mut is_over = false;
+        for _ in 0..steps {
+            match rig.replica.merge_step(512).unwrap() {
+                Progress::Idle => is_over = true,
+                Progress::Working { .. } => {}
+                Progress::Sync(plan) => {
+                    let result = plan.run();
+                    rig.replica.finish_flush(plan, result).unwrap();
+                }
+            }
+        }
+        if is_over {
+            assert!(steps > CHUNKS, "only {steps} steps");
+            return;
+        }
+        for fate in Fate::ALL {
+            let found = disk.crash(fate, steps);
+            let report = crate::replica::verify(&found, directory()).unwrap();
+            assert_eq!(report.damaged, 0, "{steps} steps, {fate:?}");
+            let mut rig = Rig::load(&found, BLOCKS, 2);
+            assert!(rig.read_all() == before, "{steps} steps, {fate:?}");
+            rig.merge_all();
+            assert!(rig.read_all() == before, "{steps} steps, {fate:?}, merged");
+        }
+    }
+}

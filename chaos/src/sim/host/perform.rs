@@ -1,0 +1,178 @@
+//! Carrying out one request on a replica, as the daemon's threads do, and what is broken there on
+//! purpose.
+
+use std::path::Path;
+
+use ankole_blockd::disk::sim::SimDisk;
+use ankole_blockd::disk::{Disk, DiskFile};
+use ankole_blockd::replica::{self, FlushPlan, Mutation as Order, Refusal, Replica};
+use ankole_blockd::session::request::{Durability, Request, TreeRequest};
+use ankole_blockd::session::{Denial, Detail};
+use ankole_proto::wire::body::{Memory, Opened};
+use ankole_proto::wire::{Frame, Header, Opcode};
+use ankole_proto::{BLOCK_BYTES, Epoch, Sequence};
+use bytes::{Bytes, BytesMut};
+
+use super::super::mutation::Mutation;
+
+/// Runs a plan's syncs.
+pub(super) fn run(plan: &FlushPlan<SimDisk>, mutation: Option<Mutation>) -> std::io::Result<()> {
+    match mutation {
+        Some(Mutation::IgnoreFailedSyncs) => plan.run().or(Ok(())),
+        _ => plan.run(),
+    }
+}
+
+/// Makes the sum of a block agree with its bytes.
+pub(super) fn resum(disk: &SimDisk, image: &Path, block: u64) {
+    let agree = || -> std::io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(BLOCK_BYTES).unwrap_or_default()];
+        disk.open(image)?.read_at(&mut bytes, block * BLOCK_BYTES)?;
+        let sum = crc32c::crc32c(&bytes).to_le_bytes();
+        let sums = disk.open(&image.with_extension("sum"))?;
+        sums.write_at(&[std::io::IoSlice::new(&sum)], block * 4)
+    };
+    // A block that is not there needs no sum.
+    let _ = agree();
+}
+
+/// Tells an engine what is not so.
+pub(super) fn misreport(mutation: Mutation, opened: &mut Opened) {
+    match mutation {
+        Mutation::ForgetInFlight => opened.in_flight.clear(),
+        Mutation::SayClean if opened.memory != Memory::Kept => opened.memory = Memory::Clean,
+        Mutation::SayRestarted if opened.memory == Memory::Lost => {
+            opened.memory = Memory::Restarted;
+        }
+        Mutation::ForgetLeases => opened.lease_remaining_ms = 0,
+        _ => {}
+    }
+}
+
+pub(super) fn reply(request: &Header, result: Result<Bytes, Denial>) -> Frame {
+    let mut header = request.reply();
+    match result {
+        Ok(payload) => Frame::new(header, payload),
+        Err(denial) => {
+            header.error = Some(denial.code);
+            match denial.detail {
+                Detail::None => {}
+                Detail::Epoch(epoch) => header.sequence = epoch,
+                Detail::Damage { offset, layer } => {
+                    header.offset = offset;
+                    header.sequence = layer;
+                }
+            }
+            Frame::new(header, Bytes::from(denial.message))
+        }
+    }
+}
+
+pub(super) fn perform(
+    store: &mut Replica<SimDisk>,
+    epoch: Epoch,
+    frame: &Frame,
+    broken: Option<Mutation>,
+) -> Result<Bytes, Denial> {
+    let header = &frame.header;
+    let watermark = Sequence::from_raw(header.watermark);
+    let mutation = Order {
+        sequence: Sequence::from_raw(header.sequence),
+        watermark,
+    };
+    let durability = match Request::parse(header, &frame.payload)? {
+        Request::Ping => {
+            store
+                .note_watermark(epoch, watermark)
+                .map_err(|error| refuse(&replica::DataError::from(error)))?;
+            Durability::Cached
+        }
+        Request::Read(extent) => {
+            let mut out = BytesMut::new();
+            let read = store.read(epoch, extent, &mut out);
+            if read.is_err() && broken == Some(Mutation::ZerosForErrors) {
+                let bytes = usize::try_from(extent.length()).unwrap_or_default();
+                return Ok(Bytes::from(vec![0; bytes]));
+            }
+            read.map_err(|error| refuse(&error))?;
+            return Ok(out.freeze());
+        }
+        Request::Write(extent, durability) => {
+            let written = store.write(epoch, extent, &frame.payload, mutation, false);
+            written.map_err(|error| refuse(&error))?;
+            durability
+        }
+        Request::Unmap(extent, durability) => {
+            store
+                .unmap(epoch, extent, mutation)
+                .map_err(|error| refuse(&error))?;
+            durability
+        }
+        Request::WriteZeroes(extent, durability) => {
+            store
+                .write_zeroes(epoch, extent, mutation)
+                .map_err(|error| refuse(&error))?;
+            durability
+        }
+        Request::Flush => Durability::Synced,
+        Request::Digest(layer, chunk) => {
+            let extent = chunk.extent_in(store.size());
+            let digest = store
+                .digest(epoch, layer, extent)
+                .map_err(|error| refuse(&error))?;
+            return Ok(digest.encode());
+        }
+        Request::ReadLayer(layer, extent) => {
+            let blocks = store
+                .read_layer(epoch, layer, extent)
+                .map_err(|error| refuse(&error))?;
+            return Ok(blocks.encode());
+        }
+        Request::WriteLayer(extent, body) => {
+            store
+                .write_layer(epoch, extent, &body)
+                .map_err(|error| refuse(&error))?;
+            Durability::Cached
+        }
+        Request::RepairLayer(extent, body) => {
+            store
+                .repair_layer(epoch, extent, &body)
+                .map_err(|error| refuse(&error))?;
+            Durability::Cached
+        }
+        Request::Tree(change) => {
+            match change {
+                TreeRequest::Seal(seal) => store.seal(epoch, seal),
+                TreeRequest::Revert(revert) => store.revert(epoch, revert),
+                TreeRequest::BeginRebuild(begin) => store.begin_rebuild(epoch, &begin),
+                TreeRequest::FinishRebuild => store.finish_rebuild(epoch),
+                TreeRequest::Expand(expand) => store.expand(epoch, expand),
+            }
+            .map_err(|error| refuse(&error))?;
+            Durability::Cached
+        }
+    };
+    let ignored = broken == Some(Mutation::IgnoreFua) && header.opcode != Opcode::Flush;
+    if durability == Durability::Synced && !ignored {
+        sync(store, epoch, broken)?;
+    }
+    Ok(Bytes::new())
+}
+
+fn sync(
+    store: &mut Replica<SimDisk>,
+    epoch: Epoch,
+    broken: Option<Mutation>,
+) -> Result<(), Denial> {
+    let plan = store
+        .plan_flush(epoch)
+        .map_err(|error| refuse(&replica::DataError::from(error)))?;
+    let synced = run(&plan, broken);
+    store
+        .finish_flush(plan, synced)
+        .map_err(|error| refuse(&error))
+}
+
+fn refuse(error: &dyn Refusal) -> Denial {
+    Denial::of(error)
+}

@@ -1,0 +1,396 @@
+//! One replica on one host: what of it outlives the blockd, and what the blockd has in memory.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ankole_blockd::disk::sim::SimDisk;
+use ankole_blockd::replica::{FlushPlan, Progress, Replica, State};
+use ankole_blockd::session::Denial;
+use ankole_blockd::store::Tenancy;
+use ankole_proto::rpc::v1::{ReplicaReport, StoredState};
+use ankole_proto::wire::body::{LayerLink, Memory, OpenRequest, Opened};
+use ankole_proto::wire::{ErrorCode, Frame, Opcode};
+use ankole_proto::{BLOCK_BYTES, Epoch, Extent, LayerId, ReplicaId, VolumeId};
+use bytes::{Bytes, BytesMut};
+
+use super::super::mutation::Mutation;
+use super::super::network::LinkKey;
+use super::super::workload::{self, SECTOR};
+use super::perform::{misreport, perform, reply, resum, run};
+
+/// A replica on a host's disk.
+pub(in super::super) struct Slot {
+    pub(in super::super) id: ReplicaId,
+    pub(in super::super) volume: VolumeId,
+    /// The greatest epoch ever seen durable: it must never shrink (INV-1).
+    pub(in super::super) greatest_epoch: Epoch,
+    /// It carried out a request of an engine older than one that it had let in (INV-1).
+    pub(in super::super) obeyed_older: Option<String>,
+    /// Nothing that was acknowledged has been lost with its power since it was in sync.
+    pub(in super::super) intact: bool,
+    /// A sync of it failed, and the power has not.
+    pub(in super::super) sync_failed: bool,
+    disk: SimDisk,
+    process: Option<Process>,
+    mutation: Option<Mutation>,
+    /// It is the one replica that some mutations are about.
+    chosen: bool,
+    /// Counts requests, for what is done to some of them only.
+    requests: u64,
+}
+
+struct Process {
+    store: Result<Replica<SimDisk>, String>,
+    tenant: Option<LinkKey>,
+    tenancy: Tenancy,
+    started: Duration,
+    /// A sync of the background's that has run and is not finished.
+    synced: Option<(FlushPlan<SimDisk>, std::io::Result<()>)>,
+    /// Nothing is left to do in the background.
+    idle: bool,
+}
+
+/// Where a replica is on its disk.
+pub(super) fn directory(id: ReplicaId) -> PathBuf {
+    Path::new("replicas").join(id.to_string())
+}
+
+impl Slot {
+    pub(super) fn new(
+        id: ReplicaId,
+        volume: VolumeId,
+        disk: &SimDisk,
+        chosen: bool,
+        mutation: Option<Mutation>,
+    ) -> Self {
+        Self {
+            id,
+            volume,
+            greatest_epoch: Epoch::ZERO,
+            obeyed_older: None,
+            intact: true,
+            sync_failed: false,
+            disk: disk.clone(),
+            process: None,
+            mutation,
+            chosen,
+            requests: 0,
+        }
+    }
+
+    /// The blockd finds it.
+    pub(super) fn load(&mut self, boot: u64, now: Duration) {
+        let store = Replica::load(&self.disk, &directory(self.id))
+            .map(|mut replica| {
+                replica.set_boot(&boot.to_string());
+                replica
+            })
+            .map_err(|error| error.to_string());
+        let (epoch, in_use) = store.as_ref().map_or((Epoch::ZERO, false), |replica| {
+            (replica.epoch(), replica.memory() != Memory::Clean)
+        });
+        self.process = Some(Process {
+            store,
+            tenant: None,
+            tenancy: Tenancy::found(epoch, in_use),
+            started: now,
+            synced: None,
+            idle: false,
+        });
+    }
+
+    /// The blockd is gone.
+    pub(super) fn unload(&mut self) {
+        self.process = None;
+    }
+
+    /// The power was cut: what was not synced may be gone.
+    pub(super) fn lose_power(&mut self, disk: &SimDisk) {
+        self.process = None;
+        self.intact = false;
+        self.sync_failed = false;
+        self.disk = disk.clone();
+    }
+
+    /// The running replica, when it could be loaded.
+    pub(in super::super) fn replica_mut(&mut self) -> Option<&mut Replica<SimDisk>> {
+        self.process.as_mut()?.store.as_mut().ok()
+    }
+
+    fn replica(&self) -> Option<&Replica<SimDisk>> {
+        self.process.as_ref()?.store.as_ref().ok()
+    }
+
+    /// Whether its blockd runs.
+    pub(in super::super) fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Whether its replica can be used, when it runs.
+    pub(in super::super) fn state(&self) -> Option<&State> {
+        Some(self.replica()?.state())
+    }
+
+    /// Whether nothing is left to do in the background.
+    pub(in super::super) fn is_idle(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.idle)
+    }
+
+    /// The layers that its replica has, when it runs.
+    pub(in super::super) fn layers(&self) -> Option<Vec<LayerLink>> {
+        Some(self.replica()?.layers())
+    }
+
+    /// What its replica would answer a read with.
+    pub(in super::super) fn peek(&mut self, extent: Extent) -> Option<Bytes> {
+        let store = self.replica_mut()?;
+        let (mut data, epoch) = (BytesMut::new(), store.epoch());
+        store.read(epoch, extent, &mut data).ok()?;
+        Some(data.freeze())
+    }
+
+    /// What the managers are told of it.
+    pub(super) fn report(&self) -> ReplicaReport {
+        let mut report = ReplicaReport {
+            id: self.id.to_string(),
+            volume_id: self.volume.to_string(),
+            ..ReplicaReport::default()
+        };
+        let fault = self.fault();
+        if let Some(reason) = fault {
+            report.set_state(StoredState::Faulted);
+            report.message = reason;
+        } else if self.state() == Some(&State::Rebuilding) {
+            report.set_state(StoredState::Rebuilding);
+        } else {
+            report.set_state(StoredState::Ready);
+        }
+        if let Some(replica) = self.replica() {
+            let links = replica.layers();
+            report.layers = links.iter().map(|link| link.layer.to_string()).collect();
+            report.epoch = replica.epoch().raw();
+            report.used_bytes = replica.used_bytes();
+            report.size_bytes = replica.size().bytes();
+        }
+        report
+    }
+
+    /// Wishes layers away.
+    pub(super) fn remove_layers(&mut self, layers: &[LayerId]) {
+        let Some(store) = self.replica_mut() else {
+            return;
+        };
+        for layer in layers {
+            if store.layers().iter().any(|link| link.layer == *layer) {
+                // Refused when it is faulted, which the record will tell.
+                let _ = store.remove_layer(*layer);
+            }
+        }
+    }
+
+    /// Why the replica cannot be used, when it is broken for good.
+    pub(in super::super) fn fault(&self) -> Option<String> {
+        match &self.process.as_ref()?.store {
+            Err(error) => Some(error.clone()),
+            Ok(replica) => match replica.state() {
+                State::Faulted { reason } => Some(reason.clone()),
+                State::Ready | State::Rebuilding => None,
+            },
+        }
+    }
+
+    /// The connection that speaks for the replica.
+    pub(in super::super) fn tenant(&self) -> Option<LinkKey> {
+        self.process.as_ref()?.tenant
+    }
+
+    /// Takes the first frame of a connection.
+    pub(super) fn open(
+        &mut self,
+        link: LinkKey,
+        request: &OpenRequest,
+        now: Duration,
+    ) -> Result<Opened, Denial> {
+        let Some(process) = self.process.as_mut() else {
+            return Err(Denial::new(ErrorCode::Stopping, "not running"));
+        };
+        let store = match &mut process.store {
+            Ok(store) => store,
+            Err(error) => return Err(Denial::new(ErrorCode::Faulted, error.clone())),
+        };
+        let mut request = request.clone();
+        if self.mutation == Some(Mutation::ObeyAnyEpoch) {
+            request.epoch = request.epoch.max(store.epoch());
+        }
+        let mut opened = store.open(&request).map_err(|error| Denial::of(&error))?;
+        let wait = process.tenancy.opened(request.epoch, now - process.started);
+        opened.lease_remaining_ms =
+            u32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
+        process.tenant = Some(link);
+        self.mutation
+            .inspect(|mutation| misreport(*mutation, &mut opened));
+        Ok(opened)
+    }
+
+    /// Carries out a request; `None` when its connection speaks for the replica no more.
+    pub(super) fn execute(&mut self, link: LinkKey, frame: &Frame, now: Duration) -> Option<Frame> {
+        self.requests += 1;
+        let skipped = self.skips(frame.header.opcode);
+        let (mutation, first) = (self.mutation, self.chosen);
+        let process = self.process.as_mut()?;
+        let late = mutation == Some(Mutation::LateFrames) && process.tenant.is_some();
+        if process.tenant != Some(link) && !late {
+            return None;
+        }
+        let store = process.store.as_mut().ok()?;
+        let epoch = if mutation == Some(Mutation::ObeyAnyEpoch) {
+            store.epoch()
+        } else {
+            link.epoch
+        };
+        let result = if frame.header.opcode == Opcode::Close {
+            let closed = store.close(epoch).map(|()| Bytes::new());
+            process.tenant = None;
+            process.tenancy.closed();
+            closed.map_err(|error| Denial::of(&error))
+        } else if skipped && (first || mutation != Some(Mutation::SkipSeals)) {
+            Ok(Bytes::new())
+        } else {
+            process.tenancy.heard(now - process.started);
+            perform(store, epoch, frame, mutation)
+        };
+        if link.epoch < store.epoch() && result.is_ok() {
+            let opcode = frame.header.opcode;
+            self.obeyed_older = Some(format!("{link:?} {opcode:?} at epoch {}", store.epoch()));
+        }
+        self.greatest_epoch = self.greatest_epoch.max(store.epoch());
+        Some(reply(&frame.header, result))
+    }
+
+    /// Whether a request is answered without being carried out, for what is broken on purpose.
+    fn skips(&self, opcode: Opcode) -> bool {
+        const ONE_IN: u64 = 16;
+        let sometimes = self.requests.is_multiple_of(ONE_IN);
+        match self.mutation {
+            Some(Mutation::SkipWrites) => opcode == Opcode::Write && sometimes,
+            Some(Mutation::IgnoreFlushes) => opcode == Opcode::Flush,
+            Some(Mutation::SkipSeals) => opcode == Opcode::Seal,
+            Some(Mutation::SkipCopies) => opcode == Opcode::WriteLayer,
+            Some(Mutation::SkipFinish) => opcode == Opcode::FinishRebuild,
+            _ => false,
+        }
+    }
+
+    /// The file of a layer's blocks.
+    fn image(&self, layer: LayerId) -> PathBuf {
+        directory(self.id)
+            .join("layers")
+            .join(format!("{layer}.img"))
+    }
+
+    /// Flips a bit of a block that some layer holds; whether there is one.
+    pub(super) fn flip_bit(&mut self, random: u64) -> bool {
+        let Some(layers) = self.layers() else {
+            return false;
+        };
+        let Some(link) = usize::try_from(random % 1024)
+            .ok()
+            .and_then(|index| layers.get(index % layers.len()))
+        else {
+            return false;
+        };
+        let path = self.image(link.layer);
+        let byte = workload::some_byte(random / 1024);
+        let flipped = self.disk.flip_bit(&path, byte, 3).is_ok();
+        if self.mutation == Some(Mutation::FlipWithSum) {
+            resum(&self.disk, &path, byte / BLOCK_BYTES);
+        }
+        flipped
+    }
+
+    /// Changes a block of a sealed layer, and its sum.
+    fn rewrite_sealed(&mut self) {
+        let Some(store) = self.replica_mut() else {
+            return;
+        };
+        let head = store.head();
+        let sealed = store.layers().into_iter().map(|link| link.layer);
+        let Some(layer) = sealed.rev().find(|layer| *layer != head) else {
+            return;
+        };
+        let path = self.image(layer);
+        if self.disk.flip_bit(&path, 0, 0).is_ok() {
+            resum(&self.disk, &path, 0);
+        }
+    }
+
+    /// What each layer holds of an extent, in one line each: the numbers in its sectors.
+    pub(in super::super) fn copies(&mut self, node: &str, extent: Extent) -> Vec<String> {
+        let id = self.id;
+        let Some(store) = self.replica_mut() else {
+            return vec![format!("{node} {id} does not run")];
+        };
+        let (epoch, state) = (store.epoch(), store.state().clone());
+        let mut lines = vec![format!("{node} {id} {state:?}, head {}", store.head())];
+        for link in store.layers() {
+            for block in extent.blocks() {
+                let held = store.read_layer(epoch, link.layer, block.extent());
+                let text = match held {
+                    Err(error) => error.to_string(),
+                    Ok(held) if held.present.contains(block.in_chunk()) => {
+                        let number = |sector: &[u8]| sector.first_chunk::<8>().copied();
+                        let numbers = held.data.chunks(SECTOR).filter_map(number);
+                        format!("{:?}", numbers.map(u64::from_le_bytes).collect::<Vec<_>>())
+                    }
+                    Ok(held) if held.zero.contains(block.in_chunk()) => "zeros".to_owned(),
+                    Ok(_) => continue,
+                };
+                let (layer, block) = (link.layer, block.raw());
+                lines.push(format!("{node} layer {layer} block {block}: {text}"));
+            }
+        }
+        lines
+    }
+
+    /// Takes some steps of the replica's background work. What it syncs is finished at the next
+    /// call: I/O goes on meanwhile.
+    pub(super) fn work(&mut self, now: Duration) {
+        const STEPS: usize = 4;
+        const BLOCKS: u64 = 64;
+        if self.mutation == Some(Mutation::RewriteSealed) && now.subsec_millis() == 900 {
+            self.rewrite_sealed();
+        }
+        let Some(process) = self.process.as_mut() else {
+            return;
+        };
+        let Ok(store) = &mut process.store else {
+            return;
+        };
+        if let Some((plan, synced)) = process.synced.take() {
+            // A failed sync has faulted the replica; its engine hears of it.
+            let _ = store.finish_flush(plan, synced);
+        }
+        process.idle = false;
+        for _ in 0..STEPS {
+            let settled = store.settle_step(BLOCKS);
+            let progress = match settled {
+                Ok(Progress::Idle) => store.merge_step(BLOCKS),
+                other => other,
+            };
+            match progress {
+                Ok(Progress::Working { .. }) => {}
+                Ok(Progress::Sync(plan)) => {
+                    let synced = run(&plan, self.mutation);
+                    process.synced = Some((plan, synced));
+                    return;
+                }
+                Ok(Progress::Idle) => {
+                    process.idle = true;
+                    return;
+                }
+                // Whatever it is, it is tried again; a fault shows itself.
+                Err(_) => return,
+            }
+        }
+    }
+}
