@@ -49,6 +49,21 @@ impl MapRecord {
         self.present.contains(block) || self.zero.contains(block)
     }
 
+    /// What either of the two says.
+    pub fn union(&self, other: &Self) -> Self {
+        let both = |one: &ChunkBitmap, other: &ChunkBitmap| {
+            let mut bytes = *one.as_bytes();
+            for (byte, more) in bytes.iter_mut().zip(other.as_bytes()) {
+                *byte |= more;
+            }
+            ChunkBitmap::from_bytes(bytes)
+        };
+        Self {
+            present: both(&self.present, &other.present),
+            zero: both(&self.zero, &other.zero),
+        }
+    }
+
     /// The zero bits as peers see them: of blocks without data.
     pub fn zero_without_data(&self) -> ChunkBitmap {
         let mut bytes = *self.zero.as_bytes();

@@ -2,7 +2,6 @@
 //! by hard links, so it takes an instant whatever they hold. A sealed layer never changes (INV-6);
 //! whoever has to change its files makes them its own first (see `private`).
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -156,13 +155,7 @@ impl<D: Disk> Replica<D> {
 
     /// Sealed layers are durable, but for those that a merge writes to.
     fn settle_for_sharing(&mut self, layers: &[StoredLayer]) -> Result<(), Medium> {
-        let removing: BTreeSet<LayerId> = self
-            .descriptor
-            .layers
-            .iter()
-            .filter(|layer| layer.removing)
-            .map(|layer| layer.id)
-            .collect();
+        let removing = self.descriptor.removing();
         for layer in layers {
             if layer
                 .parent

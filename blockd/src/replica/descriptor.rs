@@ -302,6 +302,12 @@ impl Descriptor {
         self.layers.iter_mut().find(|layer| layer.id == id)
     }
 
+    /// The layers that are to be merged away, a parent before its children.
+    pub(crate) fn removing(&self) -> Vec<LayerId> {
+        let removing = self.layers.iter().filter(|layer| layer.removing);
+        removing.map(|layer| layer.id).collect()
+    }
+
     /// A layer's entry.
     pub(crate) fn layer(&self, id: LayerId) -> Option<&StoredLayer> {
         self.layers.iter().find(|layer| layer.id == id)

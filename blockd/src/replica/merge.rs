@@ -29,6 +29,9 @@ const CHUNKS_PER_STEP_MAX: u64 = 1024;
 /// How many blocks are copied before a sync: enough that syncs are not what a merge waits for, few
 /// enough to be synced at once and to fit in what is kept free.
 const BLOCKS_PER_SYNC: u64 = 512;
+/// The same in chunks, where each holds little: bounds what is remembered between two syncs, and
+/// how long it takes to mark it.
+const CHUNKS_PER_SYNC: usize = 64;
 
 /// What a merge waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,13 +92,21 @@ impl Merge {
     fn add(&mut self, chunk: ChunkNumber, moved: &MapRecord) {
         self.copied_blocks += moved.present.count() as u64;
         let copied = self.copied.entry(chunk).or_default();
-        for block in 0..PLACES {
-            if moved.present.contains(block) {
-                copied.present.set(block, true);
-            }
-            if moved.zero.contains(block) {
-                copied.zero.set(block, true);
-            }
+        *copied = copied.union(moved);
+    }
+
+    /// What is to be marked next.
+    fn first_durable(&self) -> Option<(ChunkNumber, MapRecord)> {
+        self.durable
+            .first_key_value()
+            .map(|(chunk, moved)| (*chunk, *moved))
+    }
+
+    /// A chunk is marked. Copied whole, it may be given back.
+    fn marked(&mut self, chunk: ChunkNumber) {
+        self.durable.remove(&chunk);
+        if chunk.raw() < self.next_chunk {
+            self.release.mark(chunk);
         }
     }
 
@@ -110,13 +121,16 @@ impl Merge {
 
     /// Whether what was copied is to be synced before more is.
     fn is_full(&self) -> bool {
-        self.copied_blocks >= BLOCKS_PER_SYNC
+        self.copied_blocks >= BLOCKS_PER_SYNC || self.copied.len() >= CHUNKS_PER_SYNC
     }
 
-    /// Whether places of a chunk of `layer` hold copies that its map does not count yet.
+    /// Whether places of a chunk of `layer` may hold copies that its map does not count yet; of the
+    /// chunk in hand a refused step may have left some.
     pub(super) fn has_copied(&self, layer: LayerId, chunk: ChunkNumber) -> bool {
         self.target == layer
-            && (self.copied.contains_key(&chunk) || self.durable.contains_key(&chunk))
+            && (chunk.raw() == self.next_chunk
+                || self.copied.contains_key(&chunk)
+                || self.durable.contains_key(&chunk))
     }
 }
 
@@ -168,14 +182,7 @@ impl<D: Disk> Replica<D> {
 
     /// Finds a layer that can go now.
     fn begin_merge(&mut self) -> Result<Progress<D>, WorkError> {
-        let removing: Vec<LayerId> = self
-            .descriptor
-            .layers
-            .iter()
-            .filter(|layer| layer.removing)
-            .map(|layer| layer.id)
-            .collect();
-        for source in removing {
+        for source in self.descriptor.removing() {
             let children: Vec<LayerId> = self.tree.children(source).take(2).collect();
             match children.as_slice() {
                 [] => {
@@ -299,42 +306,40 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
-    /// Tells the target's map of what was copied and is durable now. A chunk that was copied whole
-    /// may then be given back.
+    /// Tells the target's map of what was copied and is durable now. What a full disk refuses stays
+    /// to be marked.
     fn mark_copied(&mut self) -> Result<(), Medium> {
-        let Some(merge) = &mut self.merge else {
+        while let Some((chunk, moved)) = self.merge.as_ref().and_then(Merge::first_durable) {
+            self.mark_chunk(chunk, &moved)?;
+            if let Some(merge) = &mut self.merge {
+                merge.marked(chunk);
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_chunk(&mut self, chunk: ChunkNumber, moved: &MapRecord) -> Result<(), Medium> {
+        let Some(merge) = &self.merge else {
             return Ok(());
         };
         let (source, target) = (merge.source, merge.target);
-        let durable = std::mem::take(&mut merge.durable);
-        let next = ChunkNumber::from_raw(merge.next_chunk);
-        let whole = durable.keys().copied().filter(|chunk| *chunk < next);
-        merge.release.mark(whole);
-        for (chunk, moved) in durable {
-            let old = self.record(target, chunk)?;
-            // What was written or unmapped meanwhile is newer.
-            let moved = undecided(&moved, &old);
-            let mut new = old;
-            for block in 0..PLACES {
-                let (present, zero) = (moved.present.contains(block), moved.zero.contains(block));
-                new.present
-                    .set(block, present || old.present.contains(block));
-                new.zero.set(block, zero || old.zero.contains(block));
-            }
-            if new == old {
-                continue;
-            }
-            if target == self.tree.head() {
-                self.dirty.map_changes += 1;
-            }
-            self.put_record(target, chunk, &new)?;
-            let (before, after) = (old.present.count(), new.present.count());
-            self.index.count(target, before as u64, after as u64);
-            let (from, to) = (self.index.slot(source), self.index.slot(target));
-            for block in chunk.extent_in(self.size).blocks() {
-                if moved.present.contains(block.in_chunk()) && self.index.slot_of(block) == from {
-                    self.index.set(block, to);
-                }
+        let old = self.record(target, chunk)?;
+        // What was written or unmapped meanwhile is newer.
+        let moved = undecided(moved, &old);
+        let new = old.union(&moved);
+        if new == old {
+            return Ok(());
+        }
+        if target == self.tree.head() {
+            self.dirty.map_changes += 1;
+        }
+        self.put_record(target, chunk, &new)?;
+        let (before, after) = (old.present.count(), new.present.count());
+        self.index.count(target, before as u64, after as u64);
+        let (from, to) = (self.index.slot(source), self.index.slot(target));
+        for block in chunk.extent_in(self.size).blocks() {
+            if moved.present.contains(block.in_chunk()) && self.index.slot_of(block) == from {
+                self.index.set(block, to);
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The sums of blocks between memory and the `.sum` files.
 //!
-//! A sum of the head is kept in memory when its block is written, and goes to the file within a
-//! second, when its page has to go, and before the file is read or synced. A process that is killed
+//! A sum of the head is kept in memory when its block is written, and goes to the file with the
+//! next writeback, when its page has to go, and before the file is read or synced. A process that is killed
 //! before leaves a block without its sum, which an unclean stop may anyhow: see `settle`. The space
 //! in the file is taken when the block is written, so that a sum never meets a full disk.
 

@@ -7,8 +7,8 @@
 //! Each arrow is a sync, so whatever stops in between, one of the two layers has the block and its
 //! map says so. A source that a clone has too is left alone: its space is not given back anyway.
 
+use ankole_proto::ChunkNumber;
 use ankole_proto::wire::rebuild::ChunkBitmap;
-use ankole_proto::{ChunkNumber, LayerId};
 
 use crate::disk::{Disk, DiskFile};
 use crate::layer::MapRecord;
@@ -42,10 +42,10 @@ impl Release {
         }
     }
 
-    /// The target's map tells of these now.
-    pub(super) fn mark(&mut self, chunks: impl Iterator<Item = ChunkNumber>) {
+    /// The target's map tells of all of the chunk now.
+    pub(super) fn mark(&mut self, chunk: ChunkNumber) {
         if self.is_alone {
-            self.marked.extend(chunks);
+            self.marked.push(chunk);
         }
     }
 
@@ -106,12 +106,8 @@ impl<D: Disk> Replica<D> {
         else {
             return Ok(None);
         };
-        self.map_of(source).map(Some)
-    }
-
-    fn map_of(&mut self, layer: LayerId) -> Result<D::File, Medium> {
-        match self.files.of(&self.disk, layer) {
-            Ok(files) => Ok(files.map.clone()),
+        match self.files.of(&self.disk, source) {
+            Ok(files) => Ok(Some(files.map.clone())),
             Err(error) => Err(self.failed("opening a layer", error)),
         }
     }

@@ -4,25 +4,25 @@ use super::model::sectors;
 use super::operations::exported;
 use super::support::{BLOCK, Rig, directory, layer};
 use crate::disk::Disk;
-use crate::disk::sim::{Fate, SimDisk};
-use crate::replica::Progress;
+use crate::disk::sim::{Fate, Fault, SimDisk};
+use crate::replica::{Progress, State};
 
 const CHUNKS: u64 = 12;
 const BLOCKS: u64 = CHUNKS * 512;
 const CHUNK: u64 = 512 * BLOCK;
 
 /// A full layer under a sealed one that has every fourth chunk itself, under an empty head.
-fn two_layers() -> (SimDisk, Rig<SimDisk>) {
-    let (disk, mut rig) = Rig::new(BLOCKS);
+fn two_layers(chunks: u64) -> (SimDisk, Rig<SimDisk>) {
+    let (disk, mut rig) = Rig::new(chunks * 512);
     let fill = |rig: &mut Rig<SimDisk>, chunk: u64, byte: u8| {
         let data = vec![byte; usize::try_from(CHUNK).unwrap()];
         rig.write(chunk * CHUNK, &data).unwrap();
     };
-    for chunk in 0..CHUNKS {
+    for chunk in 0..chunks {
         fill(&mut rig, chunk, u8::try_from(chunk + 1).unwrap());
     }
     rig.seal(2).unwrap();
-    for chunk in (0..CHUNKS).step_by(4) {
+    for chunk in (0..chunks).step_by(4) {
         fill(&mut rig, chunk, 100);
     }
     rig.seal(3).unwrap();
@@ -36,7 +36,7 @@ fn fill_disk(disk: &SimDisk, free_bytes: u64) {
 
 #[test]
 fn a_merge_needs_room_for_a_few_chunks_and_gives_back_as_it_goes() {
-    let (disk, mut rig) = two_layers();
+    let (disk, mut rig) = two_layers(CHUNKS);
     let before = rig.read_all();
     fill_disk(&disk, 5 * CHUNK);
     rig.replica.allow_allocation(false);
@@ -53,7 +53,7 @@ fn a_merge_needs_room_for_a_few_chunks_and_gives_back_as_it_goes() {
 
 #[test]
 fn a_merge_into_the_live_head_gives_back_too() {
-    let (disk, mut rig) = two_layers();
+    let (disk, mut rig) = two_layers(CHUNKS);
     let before = rig.read_all();
     fill_disk(&disk, 5 * CHUNK);
     for gone in [1, 2] {
@@ -67,7 +67,7 @@ fn a_merge_into_the_live_head_gives_back_too() {
 #[test]
 fn a_stop_between_any_two_steps_leaves_both_layers_readable() {
     for steps in 0.. {
-        let (disk, mut rig) = two_layers();
+        let (disk, mut rig) = two_layers(CHUNKS);
         let before = rig.read_all();
         rig.replica.remove_layer(layer(1)).unwrap();
         let mut is_over = false;
@@ -94,5 +94,47 @@ fn a_stop_between_any_two_steps_leaves_both_layers_readable() {
             rig.merge_all();
             assert!(rig.read_all() == before, "{steps} steps, {fate:?}, merged");
         }
+    }
+}
+
+#[test]
+fn a_full_disk_at_any_call_of_a_merge_loses_nothing() {
+    let mut refused = 0;
+    for call in 0.. {
+        let (disk, mut rig) = two_layers(4);
+        let before = rig.read_all();
+        rig.replica.remove_layer(layer(1)).unwrap();
+        let start = disk.calls();
+        disk.fail(start + call, Fault::Full);
+        loop {
+            match rig.replica.merge_step(96) {
+                Ok(Progress::Idle) => break,
+                Ok(Progress::Working { .. }) => {}
+                Ok(Progress::Sync(plan)) => {
+                    let result = plan.run();
+                    if rig.replica.finish_flush(plan, result).is_err() {
+                        break;
+                    }
+                }
+                Err(_) => refused += 1,
+            }
+            if *rig.replica.state() != State::Ready {
+                break;
+            }
+        }
+        if disk.calls() <= start + call {
+            assert!(refused > 10, "only {refused} refusals");
+            return;
+        }
+        let mut rig = if *rig.replica.state() == State::Ready {
+            rig
+        } else {
+            // A sync that fails is final, whatever the reason.
+            continue;
+        };
+        assert!(rig.read_all() == before, "call {call}");
+        rig.merge_all();
+        assert!(rig.read_all() == before, "call {call}, merged");
+        assert_eq!(exported(&disk, 2), sectors(&before), "call {call}");
     }
 }

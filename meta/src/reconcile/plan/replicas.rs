@@ -90,13 +90,7 @@ impl View<'_> {
             return None; // INV-4
         }
         let reason = self.unusable(replica, sight)?;
-        Some(Command::ReplicaLost(ReplicaLostCommand {
-            volume_id: volume.id.to_string(),
-            epoch: volume.epoch.raw(),
-            replica_id: id.to_string(),
-            reason,
-            by_managers: true,
-        }))
+        Some(lost(volume, id, reason))
     }
 
     /// A replica in rebuild that cannot be used, or whose node stays away, is given up: its engine
@@ -113,13 +107,7 @@ impl View<'_> {
             away.then(|| "its node stays away".to_owned())
         };
         let reason = self.unusable(replica, sight).or_else(away)?;
-        Some(Command::ReplicaLost(ReplicaLostCommand {
-            volume_id: volume.id.to_string(),
-            epoch: volume.epoch.raw(),
-            replica_id: id.to_string(),
-            reason,
-            by_managers: true,
-        }))
+        Some(lost(volume, id, reason))
     }
 
     /// In another place, when it cannot be used or its node stays away.
@@ -274,6 +262,16 @@ impl View<'_> {
             reason: reason.to_owned(),
         }))
     }
+}
+
+fn lost(volume: &Volume, id: ReplicaId, reason: String) -> Command {
+    Command::ReplicaLost(ReplicaLostCommand {
+        volume_id: volume.id.to_string(),
+        epoch: volume.epoch.raw(),
+        replica_id: id.to_string(),
+        reason,
+        by_managers: true,
+    })
 }
 
 fn gone(volume_id: String, replica: ReplicaId, abandoned: bool) -> Command {
