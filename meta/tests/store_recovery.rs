@@ -107,3 +107,17 @@ fn a_batch_as_large_as_a_whole_state_is_applied() {
     drop(store);
     assert_eq!(count(directory.path()), 20_000);
 }
+
+#[test]
+fn a_store_opens_again_as_soon_as_it_was_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0_u32..30 {
+        let store = SledStore::open(directory.path()).unwrap();
+        let mut batch = Batch::default();
+        for number in 0_u32..2_000 {
+            batch.put((round * 2_000 + number).to_be_bytes(), vec![9; 200]);
+        }
+        store.write(Tree::State, batch).unwrap();
+    }
+    assert_eq!(count(directory.path()), 60_000);
+}

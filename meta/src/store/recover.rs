@@ -3,6 +3,8 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -14,6 +16,9 @@ const SNAPSHOT_PREFIX: &str = "snap.";
 const TORN_SUFFIX: &str = ".generating";
 /// Names tried for a directory to move things to.
 const ASIDE_NAMES_MAX: u32 = 10_000;
+/// How long a database of this process that was closed may keep its file.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+const RELEASE_POLL: Duration = Duration::from_millis(2);
 
 /// Takes the lock that keeps a second process out. Held until the file is closed.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
@@ -28,6 +33,26 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.into() }),
         Err(errno) => Err(OpenError::io("lock", path)(errno.into())),
+    }
+}
+
+/// Waits until sled's workers have let go of its file, which they hold for a moment after its last
+/// handle is dropped. The caller holds the store's own lock, so nobody else can hold the file; one
+/// that stays locked is left for sled to refuse.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nothing tells when a lock is given up, but to ask again; the wait has a deadline"
+)]
+pub(super) fn await_release(data: &Path) {
+    let Ok(file) = File::open(data) else {
+        return;
+    };
+    let deadline = Instant::now() + RELEASE_MAX;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= deadline {
+            return;
+        }
+        thread::sleep(RELEASE_POLL);
     }
 }
 

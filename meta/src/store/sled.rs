@@ -103,6 +103,7 @@ impl Refused {
 }
 
 fn open_database(path: &Path) -> Result<Opened, Refused> {
+    recover::await_release(&path.join("db"));
     let open = || -> sled::Result<Opened> {
         let database = sled::Config::new()
             .path(path)
