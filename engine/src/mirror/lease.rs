@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use ankole_proto::ReplicaId;
 use ankole_proto::wire::{Header, Opcode};
 use bytes::Bytes;
 
@@ -126,9 +127,24 @@ impl Mirror {
             .filter(|replica| self.ping_at(replica).is_some_and(|at| now >= at))
             .map(Replica::id)
             .collect();
+        self.ping(due, now, effects);
+    }
+
+    /// Asks all in-sync replicas but one whether they still answer.
+    pub(super) fn ping_others(&mut self, id: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
+        let others: Vec<_> = self
+            .replicas
+            .values()
+            .filter(|replica| replica.id() != id && replica.is_readable())
+            .map(Replica::id)
+            .collect();
+        self.ping(others, now, effects);
+    }
+
+    fn ping(&mut self, replicas: Vec<ReplicaId>, now: Moment, effects: &mut Vec<Effect>) {
         let mut header = Header::request(Opcode::Ping, 0);
         header.watermark = self.window.watermark().raw();
-        for id in due {
+        for id in replicas {
             if let Some(replica) = self.replicas.get_mut(&id) {
                 replica.send(Ask::Ping, header, Bytes::new(), now, effects);
                 if let Some(session) = replica.session_mut() {

@@ -337,7 +337,7 @@ impl Mirror {
                 let lease = self.config.limits.lease;
                 let had = replica.answered.is_some_and(|sent| now < sent + lease);
                 replica.answered = replica.answered.max(Some(owed.sent));
-                self.attention |= !had;
+                self.attention |= !had || self.is_any_questioned();
             }
         }
         self.answered(id, owed.ask, frame, now, effects);

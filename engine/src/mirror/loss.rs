@@ -1,6 +1,7 @@
 //! Losing a replica: first it is suspended, then its loss is recorded, then what it missed is
-//! acknowledged (INV-3). Only while another in-sync replica answers (INV-4): when all are silent,
-//! all stay on record.
+//! acknowledged (INV-3). Only when another in-sync replica has answered what it was asked after the
+//! loss came into question (INV-4): a lease may outlive its replica, and when all are silent, all
+//! stay on record.
 
 use ankole_proto::ReplicaId;
 
@@ -77,6 +78,22 @@ impl Mirror {
             .any(|other| other.id() != except && self.is_answering(other, now))
     }
 
+    /// Whether another in-sync replica has answered what was sent after this one's loss came into
+    /// question. Asks all of them when it comes into question.
+    fn is_outlived(&mut self, id: ReplicaId, now: Moment, effects: &mut Vec<Effect>) -> bool {
+        let Some(replica) = self.replicas.get_mut(&id) else {
+            return false;
+        };
+        let since = *replica.questioned.get_or_insert(now);
+        if since == now {
+            self.ping_others(id, now, effects);
+        }
+        self.replicas.values().any(|other| {
+            let fresh = other.answered.is_some_and(|sent| sent >= since);
+            other.id() != id && fresh && self.is_answering(other, now)
+        })
+    }
+
     /// When the first is back of all that were silent, the others get their time, too.
     pub(super) fn spare_others(&mut self, back: ReplicaId, now: Moment) {
         if self.another_answers(back, now) {
@@ -86,6 +103,7 @@ impl Mirror {
         for replica in self.replicas.values_mut() {
             if let Some(down) = replica.connecting_mut() {
                 down.drop_at = down.drop_at.max(drop_at);
+                replica.questioned = None;
             }
         }
     }
@@ -110,7 +128,7 @@ impl Mirror {
             })
             .collect();
         for (id, reason) in doubtful {
-            if self.another_answers(id, now) {
+            if self.is_outlived(id, now, effects) {
                 self.lose(id, reason, Grace::None, now, effects);
             }
         }
@@ -162,6 +180,13 @@ impl Mirror {
         Some(self.forgetful_since? + self.config.limits.forgetful_grace)
     }
 
+    /// Whether a loss waits for an answer of another replica.
+    pub(super) fn is_any_questioned(&self) -> bool {
+        self.replicas
+            .values()
+            .any(|replica| replica.questioned.is_some())
+    }
+
     /// Records what may be recorded, and asks again where nobody answered.
     pub(super) fn ask_losses(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let due: Vec<ReplicaId> = self
@@ -174,10 +199,11 @@ impl Mirror {
                 _ => false,
             })
             .map(Replica::id)
-            .filter(|id| self.another_answers(*id, now))
             .collect();
         for id in due {
-            self.ask_loss(id, effects);
+            if self.is_outlived(id, now, effects) {
+                self.ask_loss(id, effects);
+            }
         }
     }
 

@@ -155,6 +155,9 @@ pub(super) struct Replica {
     /// When the newest request was sent that it has answered: its lease counts from here.
     pub(super) answered: Option<Moment>,
     pub(super) promotion: Promotion,
+    /// Since when its loss is in question: it is recorded once another has answered what was sent
+    /// after that.
+    pub(super) questioned: Option<Moment>,
     /// On record as in sync without this engine having made it so: it missed writes, and its loss
     /// will be recorded.
     pub(super) missed: bool,
@@ -176,6 +179,7 @@ impl Replica {
             state: State::Down(down),
             answered: None,
             promotion: Promotion::None,
+            questioned: None,
             missed: false,
             attempts: 0,
             tree: Vec::new(),
@@ -206,6 +210,9 @@ impl Replica {
             step.0,
             step.1
         );
+        if matches!(next.kind(), Kind::Live | Kind::Leaving) {
+            self.questioned = None;
+        }
         std::mem::replace(&mut self.state, next)
     }
 

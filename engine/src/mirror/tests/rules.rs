@@ -104,6 +104,23 @@ fn a_replica_that_comes_back_in_time_is_sent_what_it_missed_and_stays() {
 }
 
 #[test]
+fn a_lease_that_still_runs_is_no_answer_of_the_replica_that_gave_it() {
+    let mut world = serving(2);
+    let warm = world.write(0, 1, false);
+    assert_eq!(outcome(&mut world, warm), Outcome::Done(Bytes::new()));
+    // Its host is gone without a word; the other's blockd is killed a moment later.
+    world
+        .down
+        .insert(replica_id(1), world.now + Duration::from_secs(3));
+    world.crash(replica_id(2), false, Duration::from_secs(20));
+    let id = world.write(0, 1, false);
+    settle(&mut world, Duration::from_millis(2_500));
+    assert_eq!(world.losses, 0, "recorded lost while nobody answers");
+    assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+    assert_eq!(world.in_sync(), [replica_id(1)]);
+}
+
+#[test]
 fn when_all_are_silent_all_stay_on_record_and_io_is_held_then_fails_for_a_retry() {
     let mut world = serving(3);
     for number in 1..=3 {
