@@ -76,7 +76,7 @@ impl<D: Disk> Replica<D> {
 
     /// Whether blocks of a layer that differ from their sums are summed anew: the sums of a head
     /// after an unclean stop, and all while a replica is being compared with a peer.
-    fn is_unsettled(&self, layer: LayerId) -> bool {
+    pub fn is_unsettled(&self, layer: LayerId) -> bool {
         self.state == State::Rebuilding
             || self
                 .descriptor

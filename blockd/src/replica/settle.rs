@@ -66,6 +66,8 @@ impl<D: Disk> Replica<D> {
             entry.unsettled = false;
         }
         self.commit(next)?;
+        let summed_anew = self.resummed_blocks;
+        tracing::info!(%layer, summed_anew, "the checksums of the layer that an unclean stop left in doubt are settled");
         Ok(Progress::Working { blocks })
     }
 }

@@ -231,6 +231,12 @@ impl Files {
         Ok(Some((first * PAGE_BYTES).max(offset)..end))
     }
 
+    pub(super) fn peek_page(&self, file: u64, byte: u64) -> Option<Vec<u8>> {
+        let file = self.file(file).ok().filter(|file| byte < file.len)?;
+        let page = file.pages.get(&(byte / PAGE_BYTES));
+        Some(page.map_or_else(|| vec![0; PAGE], |page| page.to_vec()))
+    }
+
     pub(super) fn flip_bit(&mut self, file: u64, byte: u64, bit: u8) -> io::Result<()> {
         let file = self.file_mut(file)?;
         if byte >= file.len {

@@ -126,6 +126,14 @@ impl SimDisk {
         state.files.flip_bit(file, byte, bit)
     }
 
+    /// The page around a byte of a file as a read would show it now, without being a call that can
+    /// fail; `None` when there is no such byte.
+    pub fn peek_page(&self, path: &Path, byte: u64) -> Option<Vec<u8>> {
+        let state = self.state.lock();
+        let file = state.directories.file(&names(path).ok()?).ok()?;
+        state.files.peek_page(file, byte)
+    }
+
     fn with<T>(
         &self,
         kind: CallKind,

@@ -4,6 +4,7 @@
 //! orders; what stands in for the daemon's threads is that requests of one connection are carried
 //! out in any order.
 
+mod flips;
 mod perform;
 mod slot;
 
@@ -103,6 +104,7 @@ impl Host {
     pub(super) fn cut_power(&mut self, fate: Fate, seed: u64) {
         self.blockd = None;
         self.boot += 1;
+        self.slots.values_mut().for_each(Slot::hide_flips);
         self.disk = self.disk.crash(fate, seed);
         for slot in self.slots.values_mut() {
             slot.lose_power(&self.disk);

@@ -36,6 +36,20 @@ pub(super) fn resum(disk: &SimDisk, image: &Path, block: u64) {
     let _ = agree();
 }
 
+/// Whether a replica's n-th request is answered without being carried out, for what is broken on
+/// purpose.
+pub(super) fn is_skipped(mutation: Option<Mutation>, opcode: Opcode, number: u64) -> bool {
+    const ONE_IN: u64 = 16;
+    match mutation {
+        Some(Mutation::SkipWrites) => opcode == Opcode::Write && number.is_multiple_of(ONE_IN),
+        Some(Mutation::IgnoreFlushes) => opcode == Opcode::Flush,
+        Some(Mutation::SkipSeals) => opcode == Opcode::Seal,
+        Some(Mutation::SkipCopies) => opcode == Opcode::WriteLayer,
+        Some(Mutation::SkipFinish) => opcode == Opcode::FinishRebuild,
+        _ => false,
+    }
+}
+
 /// Tells an engine what is not so.
 pub(super) fn misreport(mutation: Mutation, opened: &mut Opened) {
     match mutation {

@@ -16,7 +16,8 @@ use bytes::{Bytes, BytesMut};
 use super::super::mutation::Mutation;
 use super::super::network::LinkKey;
 use super::super::workload::{self, SECTOR};
-use super::perform::{misreport, perform, reply, resum, run};
+use super::flips::Flips;
+use super::perform::{is_skipped, misreport, perform, reply, resum, run};
 
 /// A replica on a host's disk.
 pub(in super::super) struct Slot {
@@ -31,6 +32,7 @@ pub(in super::super) struct Slot {
     /// A sync of it failed, and the power has not.
     pub(in super::super) sync_failed: bool,
     disk: SimDisk,
+    flips: Flips,
     process: Option<Process>,
     mutation: Option<Mutation>,
     /// It is the one replica that some mutations are about.
@@ -71,6 +73,7 @@ impl Slot {
             intact: true,
             sync_failed: false,
             disk: disk.clone(),
+            flips: Flips::default(),
             process: None,
             mutation,
             chosen,
@@ -101,7 +104,15 @@ impl Slot {
 
     /// The blockd is gone.
     pub(super) fn unload(&mut self) {
+        self.hide_flips();
         self.process = None;
+    }
+
+    /// What an unclean stop of the blockd does to bits that flipped.
+    pub(super) fn hide_flips(&mut self) {
+        if let Some(head) = self.replica().map(Replica::head) {
+            self.flips.crash(&self.disk, head);
+        }
     }
 
     /// The power was cut: what was not synced may be gone.
@@ -235,7 +246,7 @@ impl Slot {
     /// Carries out a request; `None` when its connection speaks for the replica no more.
     pub(super) fn execute(&mut self, link: LinkKey, frame: &Frame, now: Duration) -> Option<Frame> {
         self.requests += 1;
-        let skipped = self.skips(frame.header.opcode);
+        let skipped = is_skipped(self.mutation, frame.header.opcode, self.requests);
         let (mutation, first) = (self.mutation, self.chosen);
         let process = self.process.as_mut()?;
         let late = mutation == Some(Mutation::LateFrames) && process.tenant.is_some();
@@ -267,20 +278,6 @@ impl Slot {
         Some(reply(&frame.header, result))
     }
 
-    /// Whether a request is answered without being carried out, for what is broken on purpose.
-    fn skips(&self, opcode: Opcode) -> bool {
-        const ONE_IN: u64 = 16;
-        let sometimes = self.requests.is_multiple_of(ONE_IN);
-        match self.mutation {
-            Some(Mutation::SkipWrites) => opcode == Opcode::Write && sometimes,
-            Some(Mutation::IgnoreFlushes) => opcode == Opcode::Flush,
-            Some(Mutation::SkipSeals) => opcode == Opcode::Seal,
-            Some(Mutation::SkipCopies) => opcode == Opcode::WriteLayer,
-            Some(Mutation::SkipFinish) => opcode == Opcode::FinishRebuild,
-            _ => false,
-        }
-    }
-
     /// The file of a layer's blocks.
     fn image(&self, layer: LayerId) -> PathBuf {
         directory(self.id)
@@ -290,18 +287,17 @@ impl Slot {
 
     /// Flips a bit of a block that some layer holds; whether there is one.
     pub(super) fn flip_bit(&mut self, random: u64) -> bool {
-        let Some(layers) = self.layers() else {
+        let Some(store) = self.replica() else {
             return false;
         };
-        let Some(link) = usize::try_from(random % 1024)
-            .ok()
-            .and_then(|index| layers.get(index % layers.len()))
-        else {
+        let layers = store.layers();
+        let index = usize::try_from(random % 1024).unwrap_or_default() % layers.len();
+        let layer = layers[index].layer;
+        if store.is_unsettled(layer) {
             return false;
-        };
-        let path = self.image(link.layer);
-        let byte = workload::some_byte(random / 1024);
-        let flipped = self.disk.flip_bit(&path, byte, 3).is_ok();
+        }
+        let (path, byte) = (self.image(layer), workload::some_byte(random / 1024));
+        let flipped = self.flips.flip(&self.disk, layer, path.clone(), byte);
         if self.mutation == Some(Mutation::FlipWithSum) {
             resum(&self.disk, &path, byte / BLOCK_BYTES);
         }
