@@ -115,11 +115,13 @@ pub fn run_mutated(
 }
 
 /// The first violation that a broken variant leads to and that a checker of its own notices,
-/// within so many seeds. What others notice before does not count.
+/// within so many seeds. What others notice before does not count, nor does a seed that finds
+/// something in the intact code, too.
 pub fn find(mutation: Mutation, seeds: u64) -> Option<Violation> {
     (0..seeds)
         .filter_map(|seed| run_mutated(seed, Some(mutation), &mut Trace::off()).err())
-        .find(|violation| mutation.noticed_by().contains(&violation.by))
+        .filter(|violation| mutation.noticed_by().contains(&violation.by))
+        .find(|violation| run_seed(violation.seed, &mut Trace::off()).is_ok())
 }
 
 /// Runs this many seeds from `first` on; prints each violation as it is found and the sum at the

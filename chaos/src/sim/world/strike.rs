@@ -142,11 +142,21 @@ impl World {
         let Some(old) = self.some_engine() else {
             return;
         };
+        let volume = self.engines.get(&old).map(Engine::volume);
+        let holders = volume.map_or(Vec::new(), |volume| self.fleet.in_sync(volume));
+        let holds = |host: &usize| {
+            let slots = &self.hosts[*host].slots;
+            holders.iter().any(|id| slots.contains_key(id))
+        };
+        // Only a host that holds what is read and written can serve both.
+        let from = (host..self.hosts.len()).chain(0..host);
+        let Some(host) = from.into_iter().find(holds) else {
+            return;
+        };
         self.deafen(old, time);
         for other in (0..self.hosts.len()).filter(|other| *other != host) {
             self.cut(old, other, &Way::BOTH, time);
         }
-        let volume = self.engines.get(&old).map(Engine::volume);
         self.split = volume.map(|volume| (volume, host, self.schedule.now() + time));
         self.force(old);
     }
