@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ankole_engine::volume::{Operation, OperationId, Outcome};
+use ankole_engine::volume::{Failure, Operation, OperationId, Outcome};
 use ankole_proto::{Extent, VolumeId};
 use bytes::Bytes;
 use rand::Rng;
@@ -159,8 +159,12 @@ impl World {
         self.note(format_args!("{id:?} answers {waiting:?}: {text}"));
         match outcome {
             Outcome::Done(data) => self.done(id, waiting, &data),
-            Outcome::Failed(_) => {
+            Outcome::Failed(failure) => {
                 self.summary.failures += 1;
+                if failure == Failure::Lost {
+                    // The engine has picked a replica that may lack something, and says so.
+                    self.note_pick(id);
+                }
                 match waiting {
                     Waiting::Mutation { write, .. } | Waiting::Compare { write, .. } => {
                         if let Some(model) = self.model_of(id) {
@@ -244,6 +248,33 @@ impl World {
         judged.map_err(Checker::History.says())
     }
 
+    /// Notes whether the engine relies on a replica that had lost what was not flushed: then it has
+    /// picked it all the same, as the best within reach.
+    fn note_pick(&mut self, id: EngineId) {
+        let Some(engine) = self.engines.get(&id) else {
+            return;
+        };
+        let mut picked = false;
+        for slot in self
+            .hosts
+            .iter_mut()
+            .flat_map(|host| host.slots.values_mut())
+        {
+            // It has what this engine acknowledges from now on. What the engine has not heard of
+            // yet it cannot have noticed.
+            let serves = slot
+                .tenant()
+                .is_some_and(|tenant| tenant.engine == id && engine.knows(tenant.link));
+            if serves && self.fleet.is_in_sync(slot.id) {
+                picked |= !slot.intact;
+                slot.intact = true;
+            }
+        }
+        if picked && let Some(model) = self.model_of(id) {
+            model.history.power_cut();
+        }
+    }
+
     fn acknowledge(
         &mut self,
         id: EngineId,
@@ -255,31 +286,9 @@ impl World {
         let Some(volume) = self.engines.get(&id).map(Engine::volume) else {
             return Ok(());
         };
-        let Some(engine) = self.engines.get(&id) else {
-            return Ok(());
-        };
-        let mut picked = false;
-        for slot in self
-            .hosts
-            .iter_mut()
-            .flat_map(|host| host.slots.values_mut())
-        {
-            // It has what this engine acknowledges from now on. When it had lost what was not
-            // flushed, the engine has picked it all the same, as the best within reach.
-            // What it has not heard of yet it cannot have noticed.
-            let serves = slot
-                .tenant()
-                .is_some_and(|tenant| tenant.engine == id && engine.knows(tenant.link));
-            if serves && self.fleet.is_in_sync(slot.id) {
-                picked |= !slot.intact;
-                slot.intact = true;
-            }
-        }
+        self.note_pick(id);
         let now = self.schedule.now();
         if let Some(model) = self.models.get_mut(&volume) {
-            if picked {
-                model.history.power_cut();
-            }
             model.history.acknowledge(write, durable, now);
         }
         self.note_power_loss(volume);
