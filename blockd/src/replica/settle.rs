@@ -67,7 +67,7 @@ impl<D: Disk> Replica<D> {
         }
         self.commit(next)?;
         let summed_anew = self.resummed_blocks;
-        tracing::info!(%layer, summed_anew, "the checksums of the layer that an unclean stop left in doubt are settled");
+        tracing::info!(%layer, summed_anew, "checksums left in doubt by an unclean stop are settled");
         Ok(Progress::Working { blocks })
     }
 }
