@@ -96,9 +96,15 @@ impl Disk for LocalDisk {
 
     fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let aside = path.with_extension("new");
-        let file = self.create(&aside)?;
-        file.write_at(&[IoSlice::new(bytes)], 0)?;
-        fs::fsync(&file.fd)?;
+        let written = self.create(&aside).and_then(|file| {
+            file.write_at(&[IoSlice::new(bytes)], 0)?;
+            Ok(fs::fsync(&file.fd)?)
+        });
+        if written.is_err() {
+            // The next call begins with another file: a failed sync is never tried again on the same.
+            let _gone = self.remove_file(&aside);
+        }
+        written?;
         self.rename(&aside, path)?;
         self.sync_dir(path.parent().unwrap_or(Path::new("")))
     }

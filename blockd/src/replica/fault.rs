@@ -10,6 +10,9 @@ use super::{Replica, Session, State};
 use crate::disk::Disk;
 use crate::layer::MapRecord;
 
+/// How often a fault is tried to be made durable at once; later each background step tries again.
+const FAULT_ATTEMPTS: usize = 3;
+
 /// Whether an error says that the disk is full, or holds no file that long.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
@@ -67,19 +70,34 @@ impl<D: Disk> Replica<D> {
         if matches!(self.state, State::Faulted { .. }) {
             return;
         }
-        let mut next = self.descriptor.clone();
-        next.state = StoredState::Faulted {
-            reason: reason.clone(),
-        };
-        let path = self.directory.join(FILE_NAME);
-        // When it fails too, the stop is unclean and the replica's memory lost: as safe.
-        if self.disk.replace_file(&path, &next.encode()).is_ok() {
-            self.descriptor = next;
-        }
         self.state = State::Faulted { reason };
         self.merge = None;
         self.settle = None;
         self.privacy.abandon();
+        let _later = (0..FAULT_ATTEMPTS).any(|_| self.record_fault());
+    }
+
+    /// Makes the fault durable, unless it is; whether it is now. Without it the next blockd would
+    /// take the replica for one that was merely killed, and after a failed sync what its page cache
+    /// shows may never reach the medium (INV-10). So this is tried for as long as the daemon runs.
+    pub(super) fn record_fault(&mut self) -> bool {
+        let State::Faulted { reason } = &self.state else {
+            return true;
+        };
+        let faulted = StoredState::Faulted {
+            reason: reason.clone(),
+        };
+        if self.descriptor.state == faulted {
+            return true;
+        }
+        let mut next = self.descriptor.clone();
+        next.state = faulted;
+        let path = self.directory.join(FILE_NAME);
+        if self.disk.replace_file(&path, &next.encode()).is_err() {
+            return false;
+        }
+        self.descriptor = next;
+        true
     }
 
     /// Makes this description durable, then obeys it.

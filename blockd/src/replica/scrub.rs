@@ -123,8 +123,9 @@ impl<D: Disk> Replica<D> {
         true
     }
 
-    /// Writes down how far the scrub is. When that fails the next process begins where it was
-    /// written down last.
+    /// Writes down how far the scrub is. When the disk is full the next process begins where it was
+    /// written down last; any other failure faults the replica, for a sync may be what failed
+    /// (INV-10).
     pub fn save_scrub(&mut self) {
         let damages = self.damages.first(DAMAGES_TOLD);
         self.scrub.damages = damages
@@ -133,7 +134,10 @@ impl<D: Disk> Replica<D> {
             .collect();
         let bytes = serde_json::to_vec(&self.scrub).unwrap_or_default();
         let path = self.directory.join(FILE_NAME);
-        let _advice = self.disk.replace_file(&path, &bytes);
+        if let Err(error) = self.disk.replace_file(&path, &bytes) {
+            // A full disk costs no more than what was scrubbed since; a failed sync is final.
+            self.failed("writing down the scrub", error);
+        }
     }
 
     /// Compares at most about `budget_blocks` blocks with their sums. Waits while the replica is

@@ -26,6 +26,7 @@ impl<D: Disk> Replica<D> {
     ///
     /// [`WorkError`].
     pub fn settle_step(&mut self, budget_blocks: u64) -> Result<Progress<D>, WorkError> {
+        self.record_fault();
         self.check_sound()?;
         if self.state == State::Rebuilding {
             return Ok(Progress::Idle);

@@ -39,6 +39,7 @@ pub use disk_root::{DiskRoot, DiskRootError};
 pub use flush_gate::{FlushAnswer, FlushGate, FlushWaiter, Joined};
 pub use marker::{Marker, MarkerError};
 pub use offline::{Offline, OfflineError};
+pub use report::replica_report;
 pub use slot::{Occupant, Slot, StoreReplica};
 pub use tenancy::{ConnectionId, Tenancy};
 

@@ -1,15 +1,15 @@
 //! What the managers are told of the disks and replicas.
 
-use ankole_proto::LayerId;
 use ankole_proto::rpc::v1::{
     Damage, DiskReport, LayerUsage, ReplicaReport, ScrubProgress, StoredState,
 };
 use ankole_proto::wire::body::Memory;
+use ankole_proto::{LayerId, ReplicaId};
 
 use super::disk_root::DiskRoot;
 use super::{Missing, Slot, Store, now_ms};
-use crate::disk::Space;
-use crate::replica::{ChecksumMismatch, ScrubReport, State};
+use crate::disk::{Disk, Space};
+use crate::replica::{ChecksumMismatch, Replica, ScrubReport, State};
 
 impl Store {
     /// Every disk with its replicas, as they are now.
@@ -51,36 +51,43 @@ impl Slot {
                 };
             }
         };
-        let (state, message) = match replica.state() {
-            State::Ready => (StoredState::Ready, String::new()),
-            State::Rebuilding => (StoredState::Rebuilding, String::new()),
-            State::Faulted { reason } => (StoredState::Faulted, reason.clone()),
-        };
-        let head = replica.head();
-        let mut layers: Vec<LayerId> = replica
-            .layers()
-            .iter()
-            .map(|link| link.layer)
-            .filter(|layer| *layer != head)
-            .collect();
-        layers.push(head);
-        let (damaged_blocks, damages) = replica.damages();
-        ReplicaReport {
-            id: self.id().to_string(),
-            volume_id: replica.volume().to_string(),
-            state: state.into(),
-            message,
-            epoch: replica.epoch().raw(),
-            used_bytes: replica.used_bytes(),
-            layers: layers.iter().map(ToString::to_string).collect(),
-            memory_lost: matches!(replica.memory(), Memory::Lost | Memory::Restarted),
-            size_bytes: replica.size().bytes(),
-            usage: replica.usage().iter().map(layer_usage).collect(),
-            scrub: Some(scrub_progress(&replica.scrub_report())),
-            scrub_request: replica.scrub_report().request,
-            damaged_blocks,
-            damages: damages.iter().map(damage).collect(),
-        }
+        replica_report(self.id(), &replica, now_ms())
+    }
+}
+
+/// What the managers are told of a replica that could be loaded; `now_ms` by the clock that its
+/// scrubs are begun with.
+pub fn replica_report<D: Disk>(id: ReplicaId, replica: &Replica<D>, now_ms: u64) -> ReplicaReport {
+    let (state, message) = match replica.state() {
+        State::Ready => (StoredState::Ready, String::new()),
+        State::Rebuilding => (StoredState::Rebuilding, String::new()),
+        State::Faulted { reason } => (StoredState::Faulted, reason.clone()),
+    };
+    let head = replica.head();
+    let mut layers: Vec<LayerId> = replica
+        .layers()
+        .iter()
+        .map(|link| link.layer)
+        .filter(|layer| *layer != head)
+        .collect();
+    layers.push(head);
+    let (damaged_blocks, damages) = replica.damages();
+    let scrub = replica.scrub_report();
+    ReplicaReport {
+        id: id.to_string(),
+        volume_id: replica.volume().to_string(),
+        state: state.into(),
+        message,
+        epoch: replica.epoch().raw(),
+        used_bytes: replica.used_bytes(),
+        layers: layers.iter().map(ToString::to_string).collect(),
+        memory_lost: matches!(replica.memory(), Memory::Lost | Memory::Restarted),
+        size_bytes: replica.size().bytes(),
+        usage: replica.usage().iter().map(layer_usage).collect(),
+        scrub: Some(scrub_progress(&scrub, now_ms)),
+        scrub_request: scrub.request,
+        damaged_blocks,
+        damages: damages.iter().map(damage).collect(),
     }
 }
 
@@ -99,9 +106,9 @@ fn damage(damage: &ChecksumMismatch) -> Damage {
     }
 }
 
-fn scrub_progress(scrub: &ScrubReport) -> ScrubProgress {
+fn scrub_progress(scrub: &ScrubReport, now_ms: u64) -> ScrubProgress {
     let end = match scrub.finished_at_ms {
-        0 => now_ms(),
+        0 => now_ms,
         finished => finished,
     };
     let ms = end.saturating_sub(scrub.started_at_ms).max(1);

@@ -1,6 +1,7 @@
 //! One engine process: the real mirror core, and the operations that clients have at it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use ankole_engine::managers::{ControlConfig, EngineStatus, Rebuild, report};
@@ -8,7 +9,7 @@ use ankole_engine::mirror::event::{Effect, Event, LinkId, Orders};
 use ankole_engine::mirror::{Mirror, MirrorConfig};
 use ankole_engine::volume::{Moment, Operation, OperationId};
 use ankole_proto::rpc::v1::EngineReport;
-use ankole_proto::{Epoch, Extent, NodeName, ReplicaId, VolumeId};
+use ankole_proto::{Epoch, Extent, NodeName, ReplicaId, VolumeId, VolumeSize};
 use bytes::Bytes;
 
 use super::history::WriteId;
@@ -34,13 +35,23 @@ pub(super) enum Waiting {
         write: WriteId,
         durable: bool,
         extent: Extent,
-        expected: Bytes,
+        expected: Expected,
         begin: Duration,
     },
     Or,
     Flush {
         begin: Duration,
     },
+}
+
+/// Data that is told by its length.
+#[derive(Clone)]
+pub(super) struct Expected(pub(super) Bytes);
+
+impl fmt::Debug for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// How an engine is started.
@@ -60,6 +71,8 @@ pub(super) struct Engine {
     pub(super) start: Start,
     /// `None` before the first orders.
     mirror: Option<Mirror>,
+    /// What its clients know the volume's size to be.
+    size: Option<VolumeSize>,
     pub(super) started: Duration,
     pub(super) serving: bool,
     pub(super) waiting: BTreeMap<OperationId, Waiting>,
@@ -80,6 +93,7 @@ impl Engine {
         Self {
             start,
             mirror: None,
+            size: None,
             started: now,
             serving: false,
             waiting: BTreeMap::new(),
@@ -119,8 +133,19 @@ impl Engine {
         if mutation == Some(Mutation::ChooseHastily) {
             config.limits.forgetful_grace = Duration::ZERO;
         }
+        self.size = Some(orders.size);
         self.mirror = Some(Mirror::new(config, orders));
         true
+    }
+
+    /// Its clients learn that the volume has grown.
+    pub(super) fn resized(&mut self, size: VolumeSize) {
+        self.size = Some(size);
+    }
+
+    /// The size of its volume, once it knows.
+    pub(super) fn size(&self) -> Option<VolumeSize> {
+        self.size
     }
 
     /// Whether it has begun its work.

@@ -37,18 +37,6 @@ pub(super) enum Fault {
     Slow(usize, Duration, Duration),
     /// The managers' leader is lost; another leads after a while.
     LoseManagers(Duration),
-    /// A snapshot is asked for.
-    Snapshot,
-    /// A return to some snapshot is asked for.
-    Revert,
-    /// Some snapshot is deleted.
-    DeleteSnapshot,
-    /// Some volume is detached; it is attached again after a while.
-    Detach,
-    /// Some volume is deleted, if it is detached; another is created.
-    DeleteVolume,
-    /// Some volume is to have so many replicas.
-    ChangeCount(u32),
     /// An agent is killed and comes back after a while.
     KillAgent(usize, Duration),
     /// The managers and the daemons of a host hear nothing of each other for a while.
@@ -70,7 +58,7 @@ fn span(random: &mut StdRng, from_ms: u64, to_ms: u64) -> Duration {
 /// A random fault. Disks err and rot on host `cursed` only: when all copies rot, nothing can help.
 pub(super) fn next(random: &mut StdRng, hosts: usize, cursed: usize) -> Fault {
     let host = random.random_range(0..hosts);
-    match random.random_range(0..152) {
+    match random.random_range(0..112) {
         0..12 => Fault::KillHost(host, span(random, 1, 4000)),
         12..22 => Fault::CutPower(host, span(random, 1000, 6000)),
         22..27 => Fault::CutAllPower(span(random, 1000, 4000)),
@@ -85,17 +73,11 @@ pub(super) fn next(random: &mut StdRng, hosts: usize, cursed: usize) -> Fault {
         70..76 => Fault::Break(host),
         76..82 => Fault::Slow(host, span(random, 1, 3000), span(random, 100, 8000)),
         82..88 => Fault::LoseManagers(span(random, 10, 6000)),
-        88..104 => Fault::Snapshot,
-        104..108 => Fault::Revert,
-        108..115 => Fault::DeleteSnapshot,
-        115..121 => Fault::DiskError(cursed),
-        121..125 => Fault::BitFlip(cursed),
-        125..127 => Fault::FillDisk(host, random.random_range(0..24), span(random, 100, 4000)),
-        127..129 => Fault::FillAll(random.random_range(0..24), span(random, 100, 4000)),
-        129..135 => Fault::Detach,
-        135..138 => Fault::DeleteVolume,
-        138..142 => Fault::ChangeCount(random.random_range(2..=3)),
-        142..147 => Fault::KillAgent(host, span(random, 10, 5000)),
+        88..94 => Fault::DiskError(cursed),
+        94..98 => Fault::BitFlip(cursed),
+        98..100 => Fault::FillDisk(host, random.random_range(0..24), span(random, 100, 4000)),
+        100..102 => Fault::FillAll(random.random_range(0..24), span(random, 100, 4000)),
+        102..107 => Fault::KillAgent(host, span(random, 10, 5000)),
         _ => Fault::Deafen(host, span(random, 100, 9000)),
     }
 }

@@ -13,13 +13,18 @@
 //! Going back to a snapshot is a write of the whole volume, which shows any of the writes that
 //! explain the snapshot.
 
+mod clone;
+mod cut;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ankole_proto::{Extent, SECTOR_BYTES};
 
 use super::engine::EngineId;
-use super::workload::SECTOR;
+use super::workload::{self, SECTOR};
+
+pub(super) use cut::Bounds;
 
 /// A write's number; 0 is the state before any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +46,8 @@ enum Fate {
 
 #[derive(Debug, Clone)]
 struct Write {
+    /// The salt of the history in which it began.
+    salt: u64,
     engine: EngineId,
     extent: Extent,
     content: Content,
@@ -62,7 +69,7 @@ pub(super) enum Content {
 }
 
 /// A write as one sector knows it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Version {
     write: usize,
     /// The first read that returned it here ended then.
@@ -71,9 +78,24 @@ struct Version {
     shows: BTreeSet<Option<WriteId>>,
 }
 
+impl Version {
+    fn id(&self) -> WriteId {
+        WriteId(self.write as u64 + 1)
+    }
+}
+
+impl Write {
+    /// Whether it may still show when another one that began at `after` is in effect.
+    fn is_possible(&self, after: Duration) -> bool {
+        self.fate != Fate::Refused && self.end.is_none_or(|end| end >= after)
+    }
+}
+
 /// Everything that was asked and answered.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct History {
+    /// Sets the data of this volume's writes apart from those of another one with the same numbers.
+    salt: u64,
     writes: Vec<Write>,
     /// The writes of each sector, in the order in which they began.
     by_sector: BTreeMap<u64, Vec<Version>>,
@@ -88,6 +110,14 @@ fn index(id: WriteId) -> Option<usize> {
 }
 
 impl History {
+    /// Of a volume that begins empty.
+    pub(super) fn new(salt: u64) -> Self {
+        Self {
+            salt,
+            ..Self::default()
+        }
+    }
+
     fn write(&self, id: WriteId) -> Option<&Write> {
         self.writes.get(index(id)?)
     }
@@ -104,6 +134,7 @@ impl History {
         begin: Duration,
     ) -> WriteId {
         self.writes.push(Write {
+            salt: self.salt,
             engine,
             extent,
             content,
@@ -157,13 +188,14 @@ impl History {
     /// The managers were asked to bring back a snapshot that was taken between `taken` and `done`.
     pub(super) fn begin_revert(
         &mut self,
-        volume: Extent,
         taken: Duration,
         done: Duration,
         now: Duration,
     ) -> WriteId {
-        // Of no engine: whichever is there when the time has come carries it out.
-        let id = self.add(EngineId(u64::MAX), volume, Content::Snapshot, now);
+        // Of no engine: whichever is there when the time has come carries it out. Until then the
+        // volume may have grown.
+        let engine = EngineId(u64::MAX);
+        let id = self.add(engine, workload::everything(), Content::Snapshot, now);
         let known: Vec<u64> = self.by_sector.keys().copied().collect();
         for sector in known {
             let shows = self.explanations(sector, taken, done);
@@ -179,33 +211,38 @@ impl History {
         begin: Duration,
         end: Duration,
     ) -> BTreeSet<Option<WriteId>> {
-        let versions = self.by_sector.get(&sector).into_iter().flatten();
-        let written = versions.flat_map(|version| {
-            let own = (Some(WriteId(version.write as u64 + 1)), version);
-            let others = version.shows.iter().map(move |id| (*id, version));
-            std::iter::once(own).chain(others)
-        });
-        written
-            .map(|(id, _)| id)
-            .chain([None])
-            .filter(|id| self.supersession(sector, *id, begin, end).is_ok())
-            .collect()
+        let newest = self.newest(sector, begin, end).map(|(_, write)| write);
+        let after = newest.map_or(Duration::ZERO, |write| write.begin);
+        let mut found: BTreeSet<Option<WriteId>> = BTreeSet::new();
+        for (version, write) in self.known(sector, end) {
+            match write.content {
+                _ if !write.is_possible(after) => {}
+                Content::Number => drop(found.insert(Some(version.id()))),
+                Content::Zeros => drop(found.insert(None)),
+                Content::Snapshot => found.extend(&version.shows),
+            }
+        }
+        if newest.is_none() {
+            found.insert(None);
+        }
+        found
     }
 
     /// The data that a write puts on its extent.
-    pub(super) fn data(id: WriteId, extent: Extent) -> Vec<u8> {
+    pub(super) fn data(&self, id: WriteId, extent: Extent) -> Vec<u8> {
+        let salt = self.write(id).map_or(self.salt, |write| write.salt);
         let mut data = Vec::new();
         for sector in sectors(extent) {
-            data.extend_from_slice(&Self::sector(id, sector));
+            data.extend_from_slice(&Self::sector(salt, id, sector));
         }
         data
     }
 
-    fn sector(id: WriteId, sector: u64) -> [u8; SECTOR] {
+    fn sector(salt: u64, id: WriteId, sector: u64) -> [u8; SECTOR] {
         let mut bytes = [0; SECTOR];
         bytes[..8].copy_from_slice(&id.0.to_le_bytes());
         bytes[8..16].copy_from_slice(&sector.to_le_bytes());
-        let noise = (id.0 ^ sector.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let noise = (salt ^ id.0 ^ sector.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         bytes[SECTOR - 8..].copy_from_slice(&noise.to_le_bytes());
         bytes
     }
@@ -346,7 +383,7 @@ impl History {
             .filter(|write| write.content == Content::Number)
             .filter(|write| sectors(write.extent).contains(&sector))
             .ok_or_else(|| format!("sector {sector} holds what nobody wrote there ({raw:#x})"))?;
-        if Self::sector(id, sector) == bytes {
+        if Self::sector(written.salt, id, sector) == bytes {
             Ok(Some(id))
         } else {
             Err(format!(
@@ -374,6 +411,26 @@ impl History {
         self.supersession(sector, id, begin, Duration::MAX)
     }
 
+    /// The writes of a sector that had begun by `end`.
+    fn known(&self, sector: u64, end: Duration) -> impl Iterator<Item = (&Version, &Write)> {
+        let versions = self.by_sector.get(&sector).into_iter().flatten();
+        versions
+            .filter_map(|version| Some((version, self.writes.get(version.write)?)))
+            .filter(move |(_, write)| write.begin <= end)
+    }
+
+    /// The last one of those that were known to be in effect before `begin`.
+    fn newest(&self, sector: u64, begin: Duration, end: Duration) -> Option<(&Version, &Write)> {
+        let in_effect = |(version, write): &(&Version, &Write)| {
+            let acknowledged = matches!(write.fate, Fate::Acknowledged | Fate::Durable);
+            let answered = acknowledged && write.end.is_some_and(|end| end < begin);
+            answered || version.seen.is_some_and(|seen| seen < begin)
+        };
+        self.known(sector, end)
+            .filter(in_effect)
+            .max_by_key(|(_, write)| write.begin)
+    }
+
     fn supersession(
         &self,
         sector: u64,
@@ -381,27 +438,12 @@ impl History {
         begin: Duration,
         end: Duration,
     ) -> Result<(), String> {
-        let versions = self.by_sector.get(&sector);
-        let known = || {
-            let versions = versions.into_iter().flatten();
-            versions
-                .filter_map(|version| Some((version, self.writes.get(version.write)?)))
-                .filter(|(_, write)| write.begin <= end)
-        };
-        let in_effect = |(version, write): &(&Version, &Write)| {
-            let acknowledged = matches!(write.fate, Fate::Acknowledged | Fate::Durable);
-            let answered = acknowledged && write.end.is_some_and(|end| end < begin);
-            answered || version.seen.is_some_and(|seen| seen < begin)
-        };
-        let newest = known()
-            .filter(in_effect)
-            .max_by_key(|(_, write)| write.begin);
+        let newest = self.newest(sector, begin, end);
         let after = newest.map_or(Duration::ZERO, |(_, write)| write.begin);
-        let explained = known().any(|(version, write)| {
-            let possible = write.fate != Fate::Refused && write.end.is_none_or(|end| end >= after);
-            possible
+        let explained = self.known(sector, end).any(|(version, write)| {
+            write.is_possible(after)
                 && match write.content {
-                    Content::Number => id == Some(WriteId(version.write as u64 + 1)),
+                    Content::Number => id == Some(version.id()),
                     Content::Zeros => id.is_none(),
                     Content::Snapshot => version.shows.contains(&id),
                 }
@@ -410,7 +452,7 @@ impl History {
             return Ok(());
         }
         let got = id.and_then(|id| self.write(id));
-        let newest = newest.map(|(version, write)| (WriteId(version.write as u64 + 1), write));
+        let newest = newest.map(|(version, write)| (version.id(), write));
         Err(format!(
             "sector {sector}: lost {newest:?}, got {id:?} {got:?} (read began {begin:?})"
         ))

@@ -70,7 +70,11 @@ pub struct Summary {
     pub snapshots: u64,
     /// Returns to a snapshot that were completed.
     pub reverts: u64,
-    /// Snapshots that were deleted.
+    /// Groups of snapshots that were completed and outlived the run.
+    pub groups: u64,
+    /// Volumes that were created as clones.
+    pub clones: u64,
+    /// Snapshots that were deleted and merged away.
     pub deletions: u64,
     /// Operations that failed.
     pub failures: u64,
@@ -89,6 +93,8 @@ impl Summary {
         self.flushes += other.flushes;
         self.snapshots += other.snapshots;
         self.reverts += other.reverts;
+        self.groups += other.groups;
+        self.clones += other.clones;
         self.deletions += other.deletions;
         self.failures += other.failures;
         self.faults += other.faults;

@@ -41,6 +41,10 @@ pub enum Mutation {
     SkipSeals,
     /// INV-6: the managers have the wrong layer removed.
     RemoveWrongLayer,
+    /// INV-6: hosts clone the layer below the one that they are told to clone.
+    CloneBelow,
+    /// A group of snapshots is released before all of its engines hold.
+    ReleaseEarly,
     /// INV-8: reads are answered past the mirror.
     ReadPastMirror,
     /// INV-8: hosts tell a new engine that no older one believes in its lease.
@@ -61,13 +65,15 @@ pub enum Mutation {
     IgnoreFailedSyncs,
     /// INV-13: a bit flips and its checksum agrees.
     FlipWithSum,
+    /// INV-13: hosts do not tell which of their blocks are bad.
+    HideDamages,
     /// INV-14: a block that cannot be read is answered with zeros.
     ZerosForErrors,
 }
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::ObeyAnyEpoch,
         Self::GrantTwice,
         Self::DropSynced,
@@ -84,6 +90,8 @@ impl Mutation {
         Self::RewriteSealed,
         Self::SkipSeals,
         Self::RemoveWrongLayer,
+        Self::CloneBelow,
+        Self::ReleaseEarly,
         Self::ReadPastMirror,
         Self::ForgetLeases,
         Self::AssumeEnded,
@@ -94,13 +102,14 @@ impl Mutation {
         Self::SkipFinish,
         Self::IgnoreFailedSyncs,
         Self::FlipWithSum,
+        Self::HideDamages,
         Self::ZerosForErrors,
     ];
 
     /// The checkers of which one has to notice it.
     pub const fn noticed_by(self) -> &'static [Checker] {
         use Checker::{
-            Acknowledged, Convergence, Epochs, History, Liveness, Membership, Rebuilding,
+            Acknowledged, Convergence, Cut, Epochs, History, Liveness, Membership, Rebuilding,
             Snapshots, Syncs,
         };
         match self {
@@ -121,6 +130,9 @@ impl Mutation {
             Self::SkipSeals => &[Convergence, Acknowledged, History, Liveness],
             Self::SkipCopies => &[Convergence, Acknowledged, History],
             Self::RemoveWrongLayer => &[Snapshots],
+            Self::CloneBelow => &[History, Snapshots],
+            Self::ReleaseEarly => &[Cut],
+            Self::HideDamages => &[Liveness],
             Self::ReadPastMirror
             | Self::ForgetLeases
             | Self::AssumeEnded

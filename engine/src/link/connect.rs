@@ -48,8 +48,9 @@ impl LinkError {
     }
 }
 
-/// Whether a refused Open may succeed later, with nothing about the replica mended.
-const fn is_passing(error: ErrorCode) -> bool {
+/// Whether an Open that was refused for this may succeed later, with nothing about the replica
+/// mended.
+pub const fn is_passing(error: ErrorCode) -> bool {
     matches!(
         error,
         ErrorCode::Overloaded | ErrorCode::Stopping | ErrorCode::NoSpace | ErrorCode::NotOpen

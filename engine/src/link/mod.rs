@@ -25,6 +25,8 @@ use ankole_proto::{NodeName, ReplicaAddress, ReplicaId};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+pub use connect::is_passing;
+
 use crate::mirror::event::{Event, LinkFailure, LinkId};
 use outgoing::Outgoing;
 use socket::Socket;

@@ -107,7 +107,12 @@ pub(super) enum Stage {
     /// Waits for the replicas' flushes.
     Flushing { done: SlotSet },
     /// A source reads the block, or the damaged replica writes it.
-    Repairing { tried: SlotSet, at: ReplicaId },
+    Repairing {
+        tried: SlotSet,
+        at: ReplicaId,
+        /// A source has merged the layer away.
+        merged: bool,
+    },
     /// A rebuild holds the lock.
     Holding,
 }

@@ -8,6 +8,11 @@
 //! the damage hides what the volume reads, the volume's present data is written anew instead, to
 //! all replicas.
 //!
+//! A replica cannot merge away a layer of which it cannot read a block that shows. When another one
+//! has merged that layer, nobody can give it the block any more, and while its merge stands still
+//! nothing is rebuilt: it is asked whether the damage is still there, and then given up, to be built
+//! anew from the others.
+//!
 //! Nothing is waited for: what cannot be done now is tried again after a pause, while the orders
 //! still list it, or when it is read again.
 
@@ -179,10 +184,12 @@ impl Mirror {
         let Some(repair) = self.repair_of(id) else {
             return;
         };
-        let Some(Stage::Repairing { tried, .. }) = self.jobs.find(id).map(|job| &job.stage) else {
+        let Some(&Stage::Repairing { tried, merged, .. }) =
+            self.jobs.find(id).map(|job| &job.stage)
+        else {
             return;
         };
-        let mut except = *tried;
+        let mut except = tried;
         let target = self.replicas.get(&repair.target);
         let Some(target) = target.filter(|replica| replica.is_readable()) else {
             self.end_repair(id, repair, false, now);
@@ -190,9 +197,14 @@ impl Mirror {
         };
         except.insert(target.slot);
         let Some(source) = self.pick_source(except) else {
-            self.end_repair(id, repair, false, now);
             let hides = repair.visible || repair.damage.layer == self.head;
-            if hides && except.covers(self.in_sync()) {
+            let nobody = except.covers(self.in_sync());
+            if nobody && merged && !hides {
+                self.ask_damage(id, repair, now, effects);
+                return;
+            }
+            self.end_repair(id, repair, false, now);
+            if hides && nobody {
                 self.rewrite(repair.target, repair.damage.block, now);
             }
             return;
@@ -201,10 +213,23 @@ impl Mirror {
             job.stage = Stage::Repairing {
                 tried: except,
                 at: source,
+                merged,
             };
         }
         let body = LayerOf(repair.damage.layer).encode();
         self.send_repair(source, id, (repair, Opcode::ReadLayer, body), now, effects);
+    }
+
+    /// Asks the damaged replica whether its block is still there, and bad.
+    fn ask_damage(&mut self, id: JobId, repair: Repair, now: Moment, effects: &mut Vec<Effect>) {
+        if let Some(job) = self.jobs.find_mut(id)
+            && let Stage::Repairing { at, .. } = &mut job.stage
+        {
+            *at = repair.target;
+        }
+        let body = LayerOf(repair.damage.layer).encode();
+        let what = (repair, Opcode::ReadLayer, body);
+        self.send_repair(repair.target, id, what, now, effects);
     }
 
     fn send_repair(
@@ -249,6 +274,18 @@ impl Mirror {
             self.lose(from, reason, Grace::None, now, effects);
             return;
         }
+        if from == repair.target && frame.header.opcode == Opcode::ReadLayer {
+            self.end_repair(id, repair, false, now);
+            if frame.header.error == Some(ErrorCode::Checksum) {
+                let Damage { layer, block } = repair.damage;
+                let reason = format!(
+                    "block {} of layer {layer} is damaged, and the others have merged that layer",
+                    block.raw()
+                );
+                self.lose(from, reason, Grace::None, now, effects);
+            }
+            return;
+        }
         if from == repair.target {
             let error = frame.header.error;
             self.end_repair(id, repair, error.is_none(), now);
@@ -260,7 +297,7 @@ impl Mirror {
         }
         let place = repair.damage.block.in_chunk();
         let blocks = match frame.header.error {
-            None => LayerBlocks::decode(frame.payload).ok(),
+            None => LayerBlocks::decode(frame.payload.clone()).ok(),
             Some(_) => None,
         };
         match blocks.filter(|blocks| blocks.present.contains(place)) {
@@ -278,9 +315,11 @@ impl Mirror {
             None => {
                 let slot = self.replicas.get(&from).map(|replica| replica.slot);
                 if let Some(job) = self.jobs.find_mut(id)
-                    && let (Stage::Repairing { tried, .. }, Some(slot)) = (&mut job.stage, slot)
+                    && let (Stage::Repairing { tried, merged, .. }, Some(slot)) =
+                        (&mut job.stage, slot)
                 {
                     tried.insert(slot);
+                    *merged |= frame.header.error == Some(ErrorCode::NoSuchLayer);
                 }
                 self.dispatch_repair(id, now, effects);
             }

@@ -182,6 +182,7 @@ impl Mirror {
                 job.stage = Stage::Repairing {
                     tried: SlotSet::default(),
                     at: repair.target,
+                    merged: false,
                 };
                 self.jobs.begin(id);
                 self.dispatch_repair(id, now, effects);

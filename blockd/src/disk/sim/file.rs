@@ -251,6 +251,19 @@ impl Files {
         Ok(())
     }
 
+    pub(super) fn take_back_flip(&mut self, file: u64, byte: u64, bit: u8, flipped: &[u8]) {
+        let (number, within) = place(byte);
+        let Ok(file) = self.file_mut(file) else {
+            return;
+        };
+        let older = file.older.get_mut(&number).into_iter().flatten().flatten();
+        for page in older.chain(file.pages.get_mut(&number)) {
+            if page.as_slice() == flipped {
+                Arc::make_mut(page)[within] ^= 1 << (bit % 8);
+            }
+        }
+    }
+
     pub(super) fn after_crash(&self, dice: &mut Dice) -> Self {
         let files = self
             .files

@@ -134,6 +134,16 @@ impl SimDisk {
         state.files.peek_page(file, byte)
     }
 
+    /// Takes back a bit that was flipped, wherever the page that came of it is still the file's: now
+    /// or on the medium.
+    pub fn take_back_flip(&self, path: &Path, byte: u64, bit: u8, flipped: &[u8]) {
+        let mut state = self.state.lock();
+        let file = names(path).and_then(|names| state.directories.file(&names));
+        if let Ok(file) = file {
+            state.files.take_back_flip(file, byte, bit, flipped);
+        }
+    }
+
     fn with<T>(
         &self,
         kind: CallKind,
@@ -215,9 +225,14 @@ impl Disk for SimDisk {
     fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         use super::DiskFile;
         let aside = path.with_extension("new");
-        let file = self.create(&aside)?;
-        file.write_at(&[io::IoSlice::new(bytes)], 0)?;
-        file.sync()?;
+        let written = self.create(&aside).and_then(|file| {
+            file.write_at(&[io::IoSlice::new(bytes)], 0)?;
+            file.sync()
+        });
+        if written.is_err() {
+            let _gone = self.remove_file(&aside);
+        }
+        written?;
         self.rename(&aside, path)?;
         self.sync_dir(path.parent().unwrap_or(Path::new("")))
     }

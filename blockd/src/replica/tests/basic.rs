@@ -211,6 +211,29 @@ fn a_failed_sync_faults_the_replica_for_good() {
 }
 
 #[test]
+fn a_fault_that_the_disk_does_not_take_is_recorded_as_soon_as_it_does() {
+    use crate::disk::sim::{Fate, Fault};
+    use crate::replica::{LoadError, Replica, State};
+    for refused in 1..=40 {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(0, &[1; 4096]).unwrap();
+        for call in 0..refused {
+            disk.fail(disk.calls() + call, Fault::Io);
+        }
+        rig.flush().unwrap_err();
+        assert!(matches!(rig.replica.state(), State::Faulted { .. }));
+        disk.mend();
+        rig.replica.settle_step(1).unwrap_err();
+        drop(rig);
+        for (number, disk) in [disk.crash(Fate::Dropped, 0), disk].iter().enumerate() {
+            let loaded = Replica::load(disk, super::support::directory());
+            let recorded = matches!(loaded, Err(LoadError::Faulted { .. }));
+            assert!(recorded, "{refused} calls refused, disk {number}");
+        }
+    }
+}
+
+#[test]
 fn only_a_restart_of_the_host_puts_what_was_acknowledged_in_doubt() {
     let (disk, rig) = Rig::new(BLOCKS);
     drop(rig);

@@ -3,32 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use ankole_meta::state::Volume;
 use ankole_proto::LayerId;
 
-use super::super::host::Slot;
-use super::views::{self, View};
+use super::views::{View, Views};
 
-pub(in super::super) fn check(slots: &mut [&mut Slot], volume: &Volume) -> Result<(), String> {
-    let mut first: Option<BTreeMap<LayerId, View>> = None;
-    for slot in slots {
-        let id = slot.id;
-        let views = views_of(slot, volume).map_err(|error| format!("replica {id}: {error}"))?;
-        match &first {
-            None => first = Some(views),
-            Some(theirs) => compare(theirs, &views)
-                .map_err(|error| format!("replica {id} and another differ: {error}"))?,
-        }
+pub(in super::super) fn check(replicas: &[Views]) -> Result<(), String> {
+    for pair in replicas.windows(2) {
+        let [one, other] = pair else { continue };
+        compare(&one.layers, &other.layers).map_err(|error| {
+            let (one, other) = (one.replica, other.replica);
+            format!("replicas {one} and {other} differ: {error}")
+        })?;
     }
     Ok(())
-}
-
-fn views_of(slot: &mut Slot, volume: &Volume) -> Result<BTreeMap<LayerId, View>, String> {
-    let store = slot.replica_mut().ok_or("is not running")?;
-    if store.head() != volume.head {
-        return Err(format!("its head is {}, not {}", store.head(), volume.head));
-    }
-    views::of(store)
 }
 
 fn compare(one: &BTreeMap<LayerId, View>, other: &BTreeMap<LayerId, View>) -> Result<(), String> {

@@ -6,6 +6,7 @@
 
 pub(super) mod acknowledged;
 pub(super) mod convergence;
+pub(super) mod cut;
 pub(super) mod epochs;
 pub(super) mod membership;
 pub(super) mod rebuilding;
@@ -13,6 +14,8 @@ pub(super) mod snapshots;
 pub(super) mod syncs;
 pub(super) mod trees;
 mod views;
+
+pub(super) use views::Views;
 
 /// Who noticed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +38,8 @@ pub enum Checker {
     Convergence,
     /// A snapshot that is not the volume at one moment.
     Snapshots,
+    /// Snapshots of a group that are of different moments.
+    Cut,
     /// Something that does not come to an end, or an answer that nobody asked for.
     Liveness,
 }

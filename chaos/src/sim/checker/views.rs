@@ -5,18 +5,68 @@ use std::collections::BTreeMap;
 
 use ankole_blockd::disk::sim::SimDisk;
 use ankole_blockd::replica::{LayerError, Replica};
-use ankole_proto::geometry::BLOCK_BYTES;
+use ankole_meta::state::Volume;
+use ankole_proto::geometry::{BLOCK_BYTES, SECTOR_BYTES};
 use ankole_proto::wire::rebuild::LayerBlocks;
-use ankole_proto::{BlockNumber, ChunkNumber, Extent, LayerId};
+use ankole_proto::{BlockNumber, ChunkNumber, Extent, LayerId, ReplicaId, VolumeSize};
 use bytes::Bytes;
+
+use super::super::host::Slot;
+use super::super::workload::{self, SECTOR};
 
 /// The blocks that are not zeros; `None` for one that fails its checksum: it rotted and nobody has
 /// read it since.
 pub(super) type View = BTreeMap<BlockNumber, Option<Bytes>>;
 
+/// What one replica shows.
+#[derive(Debug)]
+pub(in super::super) struct Views {
+    pub(super) replica: ReplicaId,
+    pub(super) layers: BTreeMap<LayerId, View>,
+}
+
+impl Views {
+    /// Looks at a replica of a volume.
+    pub(in super::super) fn of(slot: &mut Slot, volume: &Volume) -> Result<Self, String> {
+        let replica = slot.id;
+        let store = slot.replica_mut().ok_or("is not running")?;
+        if store.head() != volume.head {
+            return Err(format!("its head is {}, not {}", store.head(), volume.head));
+        }
+        let layers = layers_of(store)?;
+        Ok(Self { replica, layers })
+    }
+
+    /// The sectors of a layer where anything was ever written to a volume of this size, but those
+    /// that have rotted; nothing when there is no such layer.
+    pub(super) fn sectors(
+        &self,
+        layer: LayerId,
+        size: VolumeSize,
+    ) -> Option<impl Iterator<Item = (u64, Bytes)>> {
+        let view = self.layers.get(&layer)?;
+        let zeros = Bytes::from_static(&[0; BLOCK]);
+        let blocks = workload::written(size).flat_map(|extent| extent.blocks());
+        let known = blocks.filter_map(move |block| match view.get(&block) {
+            None => Some((block, zeros.clone())),
+            Some(Some(data)) => Some((block, data.clone())),
+            Some(None) => None,
+        });
+        Some(known.flat_map(|(block, data)| {
+            let first = block.offset() / SECTOR_BYTES;
+            let count = data.len() / SECTOR;
+            let sectors = (0..count).map(move |at| data.slice(at * SECTOR..(at + 1) * SECTOR));
+            (first..).zip(sectors)
+        }))
+    }
+}
+
+const BLOCK: usize = 4096;
+const _: () = assert!(BLOCK as u64 == BLOCK_BYTES);
+
 /// The view from every layer, sealed ones and the head. Whether a block of zeros is stored, hidden
 /// or absent makes no difference.
-pub(super) fn of(store: &mut Replica<SimDisk>) -> Result<BTreeMap<LayerId, View>, String> {
+fn layers_of(store: &mut Replica<SimDisk>) -> Result<BTreeMap<LayerId, View>, String> {
     let (epoch, size) = (store.epoch(), store.size());
     let mut views: BTreeMap<LayerId, View> = BTreeMap::new();
     // A parent comes before its children.
@@ -54,11 +104,10 @@ pub(super) fn of(store: &mut Replica<SimDisk>) -> Result<BTreeMap<LayerId, View>
 
 /// Puts what a layer holds of an extent over what is below.
 fn overlay(view: &mut View, extent: Extent, blocks: &LayerBlocks) {
-    let bytes = usize::try_from(BLOCK_BYTES).unwrap_or_default();
     let mut rest = blocks.data.clone();
     for block in extent.blocks() {
         if blocks.present.contains(block.in_chunk()) {
-            let data = rest.split_to(bytes.min(rest.len()));
+            let data = rest.split_to(BLOCK.min(rest.len()));
             if data.iter().all(|byte| *byte == 0) {
                 view.remove(&block);
             } else {

@@ -32,6 +32,8 @@ const WALL_MS: u64 = 1_700_000_000_000;
 pub(super) struct Fleet {
     pub(super) state: State,
     index: u64,
+    /// Counts changes of the state.
+    pub(super) changes: u64,
     pub(super) observed: Observed,
     /// Counts leaders.
     pub(super) term: u64,
@@ -66,6 +68,7 @@ impl Fleet {
         let mut fleet = Self {
             state: State::default(),
             index: 0,
+            changes: 0,
             observed: Observed::default(),
             term: 1,
             leaderless_until: Duration::ZERO,
@@ -107,6 +110,7 @@ impl Fleet {
             return answer;
         }
         self.index += 1;
+        self.changes += 1;
         let (answer, _) = self.state.apply(self.index, command);
         if answer.refusal.is_none() {
             self.tamper_after(command);
@@ -122,7 +126,9 @@ impl Fleet {
             .engines
             .retain(|volume, _| volumes.contains_key(volume));
         let mut fresh = || random.random();
-        plan(&self.state, &self.observed, clock(now), &mut fresh)
+        let mut commands = plan(&self.state, &self.observed, clock(now), &mut fresh);
+        commands.extend(self.released_early(now));
+        commands
     }
 
     pub(super) fn volume(&self, volume: VolumeId) -> Option<&Volume> {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ankole_meta::reconcile::{Liveness, liveness};
-use ankole_meta::state::{ReplicaMode, Replicated, Snapshot, SnapshotState, State};
+use ankole_meta::state::{GroupStage, ReplicaMode, Replicated, Snapshot, SnapshotState, State};
 use ankole_proto::rpc::v1::log_command::Command;
 use ankole_proto::rpc::v1::{self as rpc, LogAnswer, LogCommand};
 use ankole_proto::{ReplicaId, VolumeId};
@@ -74,6 +74,29 @@ impl Fleet {
         }
     }
 
+    /// Mutation: groups whose engines are only now told to hold.
+    pub(super) fn released_early(&self, now: Duration) -> Vec<LogCommand> {
+        if self.mutation != Some(Mutation::ReleaseEarly) {
+            return Vec::new();
+        }
+        let groups = self.state.groups().values();
+        let holding = groups.filter(|group| group.stage == GroupStage::Hold);
+        let released = holding.map(|group| {
+            let held = group.members.keys().filter_map(|volume| {
+                Some(rpc::HeldMember {
+                    volume_id: volume.to_string(),
+                    epoch: self.volume(*volume)?.epoch.raw(),
+                })
+            });
+            let command = rpc::ReleaseSnapshotGroupCommand {
+                group_id: group.id.to_string(),
+                held: held.collect(),
+            };
+            self.entry(now, Command::ReleaseSnapshotGroup(command))
+        });
+        released.collect()
+    }
+
     fn set_mode(&mut self, volume: &str, replica: &str, mode: ReplicaMode) {
         let (Ok(volume), Ok(id)) = (volume.parse(), replica.parse::<ReplicaId>()) else {
             return;
@@ -128,6 +151,7 @@ impl Fleet {
         }
         if let Ok(state) = State::from_records(&mut records.into_iter()) {
             self.state = state;
+            self.changes += 1;
         }
     }
 }

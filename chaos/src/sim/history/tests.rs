@@ -18,7 +18,7 @@ fn written(history: &mut History, begin: u64, end: Option<u64>) -> Vec<u8> {
     if let Some(end) = end {
         history.acknowledge(id, false, at(end));
     }
-    History::data(id, sector())
+    history.data(id, sector())
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn torn_and_misplaced_sectors_are_found() {
     data[511] ^= 1;
     assert!(history.read(A, sector(), &data, at(3), at(4)).is_err());
     let elsewhere = Extent::new(512, 512).unwrap();
-    let data = History::data(WriteId(1), elsewhere);
+    let data = history.data(WriteId(1), elsewhere);
     assert!(history.read(A, elsewhere, &data, at(3), at(4)).is_err());
 }
 
@@ -123,11 +123,11 @@ fn a_write_of_two_sectors_may_be_half_lost_with_the_power() {
     let new = history.begin(A, both, Content::Number, at(3));
     history.acknowledge(new, false, at(4));
     history.power_cut();
-    let mut data = History::data(new, both);
-    data[512..].copy_from_slice(&History::data(old, both)[512..]);
+    let mut data = history.data(new, both);
+    data[512..].copy_from_slice(&history.data(old, both)[512..]);
     assert!(history.read(B, both, &data, at(5), at(6)).is_ok());
     assert!(history.read(B, both, &data, at(7), at(8)).is_ok());
-    let whole = History::data(old, both);
+    let whole = history.data(old, both);
     assert!(history.read(B, both, &whole, at(9), at(10)).is_err());
 }
 
@@ -136,7 +136,7 @@ fn a_revert_brings_back_the_snapshot_and_nothing_else() {
     let mut history = History::default();
     let old = written(&mut history, 1, Some(2));
     let new = written(&mut history, 6, Some(7));
-    let revert = history.begin_revert(sector(), at(3), at(4), at(8));
+    let revert = history.begin_revert(at(3), at(4), at(8));
     assert!(history.read(A, sector(), &new, at(9), at(10)).is_ok());
     history.acknowledge(revert, true, at(11));
     assert!(history.read(A, sector(), &old, at(12), at(13)).is_ok());
@@ -153,6 +153,58 @@ fn a_refused_write_is_never_read() {
     let mut history = History::default();
     let id = history.begin(A, sector(), Content::Number, at(1));
     history.refuse(id, at(2));
-    let data = History::data(id, sector());
+    let data = history.data(id, sector());
     assert!(history.read(A, sector(), &data, at(3), at(4)).is_err());
+}
+
+#[test]
+fn a_clone_begins_as_the_snapshot_and_goes_its_own_way() {
+    let mut source = History::new(1);
+    let old = written(&mut source, 1, Some(2));
+    let new = written(&mut source, 5, Some(6));
+    let mut clone = source.cloned(2, at(3), at(4), at(8));
+    assert!(clone.read(A, sector(), &new, at(9), at(10)).is_err());
+    assert!(clone.read(A, sector(), &old, at(9), at(10)).is_ok());
+    // The same number, of another volume.
+    let theirs = written(&mut source, 11, Some(12));
+    let _first = written(&mut source, 13, Some(14));
+    let ours = written(&mut clone, 11, Some(12));
+    let ours_again = written(&mut clone, 13, Some(14));
+    assert!(clone.read(A, sector(), &theirs, at(15), at(16)).is_err());
+    assert!(clone.read(A, sector(), &ours, at(15), at(16)).is_err());
+    assert!(clone.read(A, sector(), &ours_again, at(15), at(16)).is_ok());
+}
+
+#[test]
+fn a_snapshot_lies_between_what_it_holds_and_what_it_lacks() {
+    let mut history = History::default();
+    let old = written(&mut history, 1, Some(2));
+    let new = written(&mut history, 5, Some(6));
+    let bounds = |bytes: &[u8], history: &History| history.bounds(0, bytes, at(9)).unwrap();
+    let (holds_old, holds_new) = (bounds(&old, &history), bounds(&new, &history));
+    let one_to_six = Bounds {
+        after: Some(at(1)),
+        before: Some(at(6)),
+    };
+    assert_eq!(holds_old, one_to_six);
+    assert_eq!(holds_new.after, Some(at(5)));
+    assert_eq!(bounds(&[0; 512], &history).before, Some(at(2)));
+    let later = Bounds {
+        after: Some(at(7)),
+        before: None,
+    };
+    assert!(holds_old.and(holds_new).is_possible());
+    assert!(!holds_old.and(later).is_possible());
+}
+
+#[test]
+fn zeros_may_be_of_an_unmap_and_old_data_of_a_return() {
+    let mut history = History::default();
+    let old = written(&mut history, 1, Some(2));
+    let unmap = history.begin(A, sector(), Content::Zeros, at(3));
+    history.acknowledge(unmap, false, at(4));
+    assert_eq!(history.bounds(0, &[0; 512], at(9)), Ok(Bounds::default()));
+    let revert = history.begin_revert(at(1), at(2), at(5));
+    history.acknowledge(revert, true, at(6));
+    assert_eq!(history.bounds(0, &old, at(9)), Ok(Bounds::default()));
 }

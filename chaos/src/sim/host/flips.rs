@@ -20,7 +20,8 @@ struct Flip {
     layer: LayerId,
     image: PathBuf,
     byte: u64,
-    /// Its page since then: while it is the same, nothing has repaired or overwritten the block.
+    /// Its page since then. Where it is still the same, nothing has repaired or overwritten the block;
+    /// on the medium it may be although it was overwritten since.
     page: Vec<u8>,
 }
 
@@ -53,14 +54,13 @@ impl Flips {
         true
     }
 
-    /// The blockd dies: takes back what is still there in the head.
+    /// The blockd dies: takes back what is still there in the head, or may be after a power cut.
     pub(super) fn crash(&mut self, disk: &SimDisk, head: LayerId) {
         for flip in std::mem::take(&mut self.flips) {
-            if flip.layer != head {
+            if flip.layer == head {
+                disk.take_back_flip(&flip.image, flip.byte, BIT, &flip.page);
+            } else {
                 self.flips.push(flip);
-            } else if disk.peek_page(&flip.image, flip.byte).as_ref() == Some(&flip.page) {
-                // The file is there: its page was just read.
-                let _ = disk.flip_bit(&flip.image, flip.byte, BIT);
             }
         }
     }

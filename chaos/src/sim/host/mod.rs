@@ -15,7 +15,7 @@ use std::time::Duration;
 use ankole_blockd::daemon::orders::{Orders, ReplicaOrder, WhenAbsent};
 use ankole_blockd::disk::Disk;
 use ankole_blockd::disk::sim::{Fate, Fault, SimDisk};
-use ankole_blockd::replica::{self, ReplicaSpec};
+use ankole_blockd::replica::{self, CloneSpec, ReplicaSpec};
 use ankole_blockd::session::Denial;
 use ankole_proto::rpc::v1::{BlockdOrders, BlockdReport, DiskReport, ReplicaReport, StoredState};
 use ankole_proto::wire::body::{OpenRequest, Opened};
@@ -112,11 +112,11 @@ impl Host {
     }
 
     /// What the blockd tells the managers.
-    pub(super) fn report(&self) -> Option<BlockdReport> {
+    pub(super) fn report(&self, now: Duration) -> Option<BlockdReport> {
         let blockd = self.blockd.as_ref()?;
         let space = self.disk.space();
         let fault = space.as_ref().err().map(ToString::to_string);
-        let stored = self.slots.values().map(Slot::report);
+        let stored = self.slots.values().map(|slot| slot.report(now));
         let disk = DiskReport {
             id: DiskId::from_bits(self.number as u128 + 1).to_string(),
             path: "disk".to_owned(),
@@ -178,33 +178,55 @@ impl Host {
     fn carry_out(&mut self, order: &ReplicaOrder, now: Duration) -> Result<Option<String>, String> {
         let id = order.replica;
         if let Some(slot) = self.slots.get_mut(&id) {
+            slot.ask_scrub(order.scrub_request, now);
             slot.remove_layers(&order.remove_layers);
             return Ok(None);
         }
         let Some(blockd) = self.blockd.as_mut() else {
             return Ok(None);
         };
-        let WhenAbsent::Create { base } = order.absent else {
-            let report = ReplicaReport {
-                id: id.to_string(),
-                volume_id: order.volume.to_string(),
-                state: StoredState::Faulted.into(),
-                message: "missing from its disk".to_owned(),
-                ..ReplicaReport::default()
-            };
-            let news = blockd.missing.insert(id, report).is_none();
-            return Ok(news.then(|| format!("replica {id} is missing")));
-        };
-        let spec = ReplicaSpec {
+        let spec = |base| ReplicaSpec {
             replica: id,
             volume: order.volume,
             size: order.size,
             base_layer: base,
             credential: order.credential,
         };
-        match replica::create(&self.disk, &slot::directory(id), &spec) {
-            Ok(()) | Err(replica::CreateError::Exists) => {}
-            Err(error) => return Err(format!("replica {id} cannot be created: {error}")),
+        let made = match order.absent {
+            WhenAbsent::ReportMissing => Err("missing from its disk".to_owned()),
+            WhenAbsent::Create { base } => {
+                match replica::create(&self.disk, &slot::directory(id), &spec(base)) {
+                    Ok(()) | Err(replica::CreateError::Exists) => Ok(()),
+                    Err(error) => return Err(format!("replica {id} cannot be created: {error}")),
+                }
+            }
+            WhenAbsent::Clone {
+                base,
+                source,
+                layer,
+            } => {
+                let replica = spec(base);
+                let slot = self.slots.get_mut(&source);
+                match slot.map(|slot| slot.clone_into(CloneSpec { replica, layer })) {
+                    None => Err("its source is not here".to_owned()),
+                    Some(Ok(())) => Ok(()),
+                    Some(Err(error)) if error.is_passing() => {
+                        return Err(format!("replica {id} cannot be cloned: {error}"));
+                    }
+                    Some(Err(error)) => Err(error.to_string()),
+                }
+            }
+        };
+        if let Err(message) = made {
+            let report = ReplicaReport {
+                id: id.to_string(),
+                volume_id: order.volume.to_string(),
+                state: StoredState::Faulted.into(),
+                message,
+                ..ReplicaReport::default()
+            };
+            let news = blockd.missing.insert(id, report).is_none();
+            return Ok(news.then(|| format!("replica {id} is missing")));
         }
         let mut slot = Slot::new(
             id,

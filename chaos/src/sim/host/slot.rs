@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ankole_blockd::disk::sim::SimDisk;
-use ankole_blockd::replica::{FlushPlan, Progress, Replica, State};
+use ankole_blockd::replica::{CloneError, CloneSpec, FlushPlan, Progress, Replica, State};
 use ankole_blockd::session::Denial;
-use ankole_blockd::store::Tenancy;
+use ankole_blockd::store::{Tenancy, replica_report};
 use ankole_proto::rpc::v1::{ReplicaReport, StoredState};
 use ankole_proto::wire::body::{LayerLink, Memory, OpenRequest, Opened};
 use ankole_proto::wire::{ErrorCode, Frame, Opcode};
 use ankole_proto::{BLOCK_BYTES, Epoch, Extent, LayerId, ReplicaId, VolumeId};
 use bytes::{Bytes, BytesMut};
 
+use super::super::fleet::clock;
 use super::super::mutation::Mutation;
 use super::super::network::LinkKey;
 use super::super::workload::{self, SECTOR};
@@ -161,29 +162,70 @@ impl Slot {
     }
 
     /// What the managers are told of it.
-    pub(super) fn report(&self) -> ReplicaReport {
-        let mut report = ReplicaReport {
-            id: self.id.to_string(),
-            volume_id: self.volume.to_string(),
-            ..ReplicaReport::default()
+    pub(super) fn report(&self, now: Duration) -> ReplicaReport {
+        match &self.process {
+            Some(Process {
+                store: Ok(replica), ..
+            }) => {
+                let mut report = replica_report(self.id, replica, clock(now).wall_ms);
+                if self.mutation == Some(Mutation::HideDamages) {
+                    (report.damaged_blocks, report.damages) = (0, Vec::new());
+                }
+                report
+            }
+            other => ReplicaReport {
+                id: self.id.to_string(),
+                state: StoredState::Faulted.into(),
+                message: match other {
+                    Some(Process {
+                        store: Err(error), ..
+                    }) => error.clone(),
+                    _ => "not loaded".to_owned(),
+                },
+                ..ReplicaReport::default()
+            },
+        }
+    }
+
+    /// Begins the scrub that was asked for, unless it was begun already.
+    pub(super) fn ask_scrub(&mut self, request: u64, now: Duration) {
+        if request != 0
+            && let Some(store) = self.replica_mut()
+        {
+            store.begin_scrub(request, clock(now).wall_ms);
+        }
+    }
+
+    /// Creates a replica that begins as a sealed layer of this one.
+    pub(super) fn clone_into(&mut self, mut spec: CloneSpec) -> Result<(), CloneError> {
+        let skips = self.mutation == Some(Mutation::CloneBelow);
+        let Some(store) = self.replica_mut() else {
+            let text = "its source cannot be used".to_owned();
+            return Err(CloneError::Io(std::io::Error::other(text)));
         };
-        let fault = self.fault();
-        if let Some(reason) = fault {
-            report.set_state(StoredState::Faulted);
-            report.message = reason;
-        } else if self.state() == Some(&State::Rebuilding) {
-            report.set_state(StoredState::Rebuilding);
-        } else {
-            report.set_state(StoredState::Ready);
+        if skips {
+            let mut links = store.layers().into_iter();
+            let link = links.find(|link| link.layer == spec.layer);
+            spec.layer = link.and_then(|link| link.parent).unwrap_or(spec.layer);
         }
-        if let Some(replica) = self.replica() {
-            let links = replica.layers();
-            report.layers = links.iter().map(|link| link.layer.to_string()).collect();
-            report.epoch = replica.epoch().raw();
-            report.used_bytes = replica.used_bytes();
-            report.size_bytes = replica.size().bytes();
+        match store.clone_into(&directory(spec.replica.replica), &spec) {
+            // Made by a blockd that did not live to load it.
+            Ok(()) | Err(CloneError::Exists) => Ok(()),
+            Err(error) => Err(error),
         }
-        report
+    }
+
+    /// Whether all that it holds was read after this request.
+    pub(in super::super) fn is_scrubbed(&self, request: u64) -> bool {
+        self.replica().is_some_and(|replica| {
+            let scrub = replica.scrub_report();
+            scrub.request >= request && scrub.finished_at_ms != 0
+        })
+    }
+
+    /// Blocks that are known to be bad.
+    pub(in super::super) fn damaged_blocks(&self) -> u64 {
+        self.replica().map_or(0, |replica| replica.damages().0)
     }
 
     /// Wishes layers away.
@@ -371,6 +413,14 @@ impl Slot {
             let settled = store.settle_step(BLOCKS);
             let progress = match settled {
                 Ok(Progress::Idle) => store.merge_step(BLOCKS),
+                other => other,
+            };
+            let progress = match progress {
+                Ok(Progress::Idle) => store.private_step(BLOCKS),
+                other => other,
+            };
+            let progress = match progress {
+                Ok(Progress::Idle) => store.scrub_step(BLOCKS, clock(now).wall_ms),
                 other => other,
             };
             match progress {

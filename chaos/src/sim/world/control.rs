@@ -24,7 +24,7 @@ const SPAWN_US: std::ops::Range<u64> = 100..50_000;
 impl World {
     pub(super) fn start_agent(&mut self, host: usize) {
         let now = self.schedule.now();
-        if !self.hosts[host].agent.is_up() {
+        if !self.hosts[host].agent.is_up() && !self.is_absent(host) {
             self.hosts[host].agent.start(now);
             self.beat_now(Who::Agent(host));
         }

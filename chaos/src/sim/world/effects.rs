@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ankole_blockd::session::{Denial, Detail};
+use ankole_engine::link::is_passing;
 use ankole_engine::mirror::event::{Effect, Event, LinkFailure, LinkId, StopReason};
 use ankole_proto::wire::ErrorCode;
 use ankole_proto::{Epoch, ReplicaId};
@@ -20,9 +21,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 pub(super) fn failure_of(denial: &Denial) -> LinkFailure {
     match (denial.code, denial.detail) {
         (ErrorCode::Fenced, Detail::Epoch(epoch)) => LinkFailure::Fenced(Epoch::from_raw(epoch)),
-        (ErrorCode::Stopping | ErrorCode::Overloaded, _) => {
-            LinkFailure::Transport(denial.message.clone())
-        }
+        (code, _) if is_passing(code) => LinkFailure::Transport(denial.message.clone()),
         _ => LinkFailure::Refused(denial.message.clone()),
     }
 }
@@ -109,7 +108,12 @@ impl World {
             }
             Effect::Record(record) => self.record(id, record),
             Effect::Serve => self.serve(id),
-            Effect::Resized(_) => {}
+            Effect::Resized(size) => {
+                self.note(format_args!("{id:?} tells that it has {size:?} now"));
+                if let Some(engine) = self.engines.get_mut(&id) {
+                    engine.resized(size);
+                }
+            }
             Effect::Stopped(reason) => {
                 self.note(format_args!("{id:?} stops: {reason:?}"));
                 self.ended(id, matches!(reason, StopReason::Fenced(_)));

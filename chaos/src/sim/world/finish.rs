@@ -1,12 +1,14 @@
 //! Healing everything, and looking at what is left.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ankole_meta::state::{Phase, ReplicaMode, SnapshotState, Volume};
+use ankole_meta::state::{Phase, ReplicaMode, Snapshot, SnapshotState, Volume};
 use ankole_proto::VolumeId;
 
-use super::super::checker::{self, Checker, Verdict};
+use super::super::checker::{self, Checker, Verdict, Views};
 use super::super::engine::Engine;
+use super::super::fleet::clock;
 use super::super::host::Slot;
 use super::super::workload::{self, Ask};
 use super::{DISK_BYTES, Happening, World};
@@ -17,6 +19,7 @@ impl World {
         self.note(format_args!("HEAL"));
         self.healing = true;
         let now = self.schedule.now();
+        self.healed_at_ms = clock(now).wall_ms;
         self.fleet.leaderless_until = self.fleet.leaderless_until.min(now);
         self.network.join_all();
         for host in 0..self.hosts.len() {
@@ -44,8 +47,7 @@ impl World {
         if state.volumes().len() != self.models.len() || !state.doomed().is_empty() {
             return Some("replicas are to be deleted".to_owned());
         }
-        let deleting = |one: &ankole_meta::state::Snapshot| one.state != SnapshotState::Ready;
-        if state.snapshots().values().any(deleting) {
+        if state.snapshots().values().any(|one| self.is_changing(one)) {
             return Some("snapshots come or go".to_owned());
         }
         let stored = self
@@ -61,6 +63,19 @@ impl World {
             .volumes()
             .values()
             .find_map(|volume| self.unsettled_volume(volume))
+    }
+
+    /// Whether a snapshot is yet to be taken or merged away. A deleted one whose layer is below
+    /// several others stays hidden until one of them is left.
+    fn is_changing(&self, snapshot: &Snapshot) -> bool {
+        match snapshot.state {
+            SnapshotState::Ready => false,
+            SnapshotState::Creating => true,
+            SnapshotState::Deleting => snapshot.layer.is_none_or(|layer| {
+                let volume = self.fleet.volume(snapshot.volume);
+                volume.is_none_or(|volume| volume.children(layer).count() <= 1)
+            }),
+        }
     }
 
     fn unsettled_volume(&self, volume: &Volume) -> Option<String> {
@@ -90,6 +105,13 @@ impl World {
             // An engine may not have noticed yet that a host was away.
             slot.is_up() && slot.fault().is_none() && slot.is_idle() && ours
         });
+        let scrubbed = |slot: &&Slot| slot.is_scrubbed(volume.scrub.request);
+        if volume.scrub.asked_at_ms < self.healed_at_ms || !slots.iter().all(scrubbed) {
+            return say("is not scrubbed");
+        }
+        if slots.iter().any(|slot| slot.damaged_blocks() > 0) {
+            return say("has damaged blocks");
+        }
         if !settled || slots.len() != in_sync {
             return say("has a replica that is not settled");
         }
@@ -133,7 +155,8 @@ impl World {
     /// Reads everything back.
     pub(super) fn read_back(&mut self) -> Verdict {
         for engine in self.newest() {
-            for extent in workload::written() {
+            let size = self.engines.get(&engine).and_then(Engine::size);
+            for extent in size.into_iter().flat_map(workload::written) {
                 self.submit(engine, Ask::Read(extent))?;
             }
             self.submit(engine, Ask::Flush)?;
@@ -155,6 +178,7 @@ impl World {
 
     /// Compares the replicas with each other and with the history.
     pub(super) fn finish(&mut self) -> Verdict {
+        let mut shown = BTreeMap::new();
         for volume in self.fleet.state.volumes().values() {
             let Some(model) = self.models.get(&volume.id) else {
                 continue;
@@ -166,8 +190,15 @@ impl World {
                 .filter(|slot| slot.volume == volume.id)
                 .collect();
             checker::trees::check(&mut slots).map_err(Checker::Trees.says())?;
-            if let Err(what) = checker::convergence::check(&mut slots, volume) {
-                let copies: Vec<String> = workload::written()
+            let mut replicas = Vec::new();
+            for slot in &mut slots {
+                let views = Views::of(slot, volume)
+                    .map_err(|error| format!("replica {}: {error}", slot.id))
+                    .map_err(Checker::Convergence.says())?;
+                replicas.push(views);
+            }
+            if let Err(what) = checker::convergence::check(&replicas) {
+                let copies: Vec<String> = workload::written(volume.size)
                     .flat_map(|extent| {
                         let each = slots.iter_mut().map(move |slot| slot.copies("", extent));
                         each.flatten().collect::<Vec<_>>()
@@ -178,11 +209,20 @@ impl World {
                 }
                 return Err(Checker::Convergence.says()(what));
             }
-            for slot in slots {
-                checker::snapshots::check(slot, &self.fleet.state, model)
+            for views in &replicas {
+                checker::snapshots::check(views, &self.fleet.state, model, volume)
                     .map_err(Checker::Snapshots.says())?;
             }
+            if let Some(views) = replicas.pop() {
+                shown.insert(volume.id, views);
+            }
         }
-        Ok(())
+        let whole = self.groups.iter().filter(|group| {
+            let mut members = group.iter();
+            members.all(|(_, one)| self.fleet.state.snapshots().contains_key(one))
+        });
+        self.summary.groups += whole.count() as u64;
+        checker::cut::check(&shown, &self.fleet.state, &self.models, &self.groups)
+            .map_err(Checker::Cut.says())
     }
 }

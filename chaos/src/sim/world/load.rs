@@ -8,10 +8,11 @@ use bytes::Bytes;
 use rand::Rng;
 
 use super::super::checker::{self, Checker, Finding, Verdict};
-use super::super::engine::{Engine, EngineId, Waiting};
-use super::super::history::{Content, History, WriteId};
+use super::super::engine::{Engine, EngineId, Expected, Waiting};
+use super::super::history::{Content, WriteId};
 use super::super::mutation::Mutation;
 use super::super::workload::{self, Ask};
+use super::absence::TRICKLE;
 use super::model::Model;
 use super::{Happening, OPERATIONS_MAX, World};
 
@@ -20,6 +21,11 @@ impl World {
         if !self.healing {
             let pause = Duration::from_micros(self.random.random_range(0..20_000));
             self.schedule.after(pause, Happening::Ask);
+        } else if self.absence.is_some() {
+            self.schedule.after(TRICKLE, Happening::Ask);
+            if !self.is_sitting_out() {
+                return Ok(());
+            }
         }
         let free: Vec<EngineId> = self
             .engines
@@ -31,7 +37,10 @@ impl World {
             return Ok(());
         }
         let engine = free[self.random.random_range(0..free.len())];
-        let ask = workload::next(&mut self.random);
+        let Some(size) = self.engines.get(&engine).and_then(Engine::size) else {
+            return Ok(());
+        };
+        let ask = workload::next(&mut self.random, size);
         self.submit(engine, ask)
     }
 
@@ -82,7 +91,7 @@ impl World {
             }
             Ask::Write(extent, fua) => {
                 let write = begin(extent, Content::Number);
-                let data = Bytes::from(History::data(write, extent));
+                let data = self.data_of(id, write, extent);
                 let operation = Operation::Write { extent, data, fua };
                 (operation, mutation(write, fua, extent))
             }
@@ -98,7 +107,7 @@ impl World {
             }
             Ask::CompareAndWrite(extent, fua) => {
                 let write = begin(extent, Content::Number);
-                let data = Bytes::from(History::data(write, extent));
+                let data = self.data_of(id, write, extent);
                 // What some replica holds now: mostly, but not always, what is found then.
                 let expected = self.peek(id, extent).unwrap_or_else(|| data.clone());
                 let operation = Operation::CompareAndWrite {
@@ -111,7 +120,7 @@ impl World {
                     write,
                     durable: fua,
                     extent,
-                    expected,
+                    expected: Expected(expected),
                     begin: now,
                 };
                 (operation, waiting)
@@ -124,6 +133,11 @@ impl World {
             }
             Ask::Flush => (Operation::Flush, Waiting::Flush { begin: now }),
         }
+    }
+
+    fn data_of(&mut self, engine: EngineId, write: WriteId, extent: Extent) -> Bytes {
+        let model = self.model_of(engine);
+        Bytes::from(model.map_or(Vec::new(), |model| model.history.data(write, extent)))
     }
 
     /// What the volume of an engine must hold, unless it is gone.
@@ -211,7 +225,7 @@ impl World {
                 expected,
                 begin,
             } => {
-                self.judge_read(id, extent, &expected, begin)?;
+                self.judge_read(id, extent, &expected.0, begin)?;
                 self.acknowledge(id, write, durable, extent)
             }
             Waiting::Mutation {

@@ -1,5 +1,6 @@
 //! Everything of one run, and what happens in it, one event at a time.
 
+mod absence;
 mod control;
 mod effects;
 mod finish;
@@ -20,7 +21,7 @@ use ankole_engine::mirror::event::{Event, LinkFailure, Orders, RecordRefusal};
 use ankole_proto::rpc::v1::LogAnswer;
 use ankole_proto::wire::Frame;
 use ankole_proto::wire::body::{OpenRequest, Opened};
-use ankole_proto::{ReplicaId, VolumeId};
+use ankole_proto::{ReplicaId, SnapshotId, VolumeId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -34,6 +35,7 @@ use super::network::{LinkKey, Network};
 use super::schedule::Schedule;
 use super::trace::Trace;
 use super::{Summary, Violation, faults};
+use absence::Absence;
 pub(super) use model::Model;
 use planning::Planning;
 use polls::{Poll, Report, Who};
@@ -44,7 +46,7 @@ const HOSTS: std::ops::RangeInclusive<usize> = 3..=4;
 const VOLUMES: std::ops::RangeInclusive<usize> = 1..=3;
 const DISK_BYTES: u64 = 1 << 30;
 /// How long the load and the faults go on.
-const LOAD_TIME: Duration = Duration::from_secs(15);
+const LOAD_TIME: Duration = Duration::from_secs(12);
 /// After the last fault the volume must be healthy within this.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(240);
 const WORK_INTERVAL: Duration = Duration::from_millis(100);
@@ -111,6 +113,8 @@ enum Happening {
     StopEngine { engine: EngineId },
     /// An agent starts.
     StartAgent { host: usize },
+    /// A host is switched off, and stays away for long.
+    Vanish { host: usize },
     /// A host's blockd starts.
     StartHost { host: usize },
     /// The network between an engine and a host passes again.
@@ -150,11 +154,18 @@ pub(super) struct World {
     /// A volume is being created.
     creating: bool,
     next_name: u64,
+    next_salt: u64,
+    /// Snapshots that were asked for as one cut.
+    groups: Vec<Vec<(VolumeId, SnapshotId)>>,
+    /// A host that stays away for so long that its replicas are replaced.
+    absence: Option<Absence>,
     /// The next engine of this volume does not reach this host before then.
     split: Option<(VolumeId, usize, Duration)>,
     /// The host whose disk errs and rots.
     cursed: usize,
     healing: bool,
+    /// By the managers' clock.
+    healed_at_ms: u64,
     mutation: Option<Mutation>,
     /// How patient the engines of this run are: a short patience ends before an old lease does.
     open_grace: Duration,
@@ -170,6 +181,7 @@ impl World {
             .map(|number| Host::new(number, SimDisk::new(DISK_BYTES), mutation))
             .collect();
         let cursed = random.random_range(0..count);
+        let absence = Absence::random(&mut random, count);
         let random_grace = random.random_range(0..GRACES.len());
         Self {
             seed,
@@ -191,9 +203,13 @@ impl World {
             volumes_wanted,
             creating: false,
             next_name: 1,
+            next_salt: 1,
+            groups: Vec::new(),
+            absence,
             split: None,
             cursed,
             healing: false,
+            healed_at_ms: 0,
             mutation,
             open_grace: GRACES[random_grace],
             summary: Summary::default(),
@@ -234,10 +250,15 @@ impl World {
         }
         let pause = faults::pause(&mut self.random);
         self.schedule.after(pause, Happening::Strike);
+        if let Some(absence) = self.absence {
+            let Absence { host, begin, .. } = absence;
+            self.schedule.at(begin, Happening::Vanish { host });
+        }
         while self.schedule.now() < LOAD_TIME {
             self.advance()?;
         }
         self.heal();
+        self.sit_out_absence()?;
         let deadline = self.schedule.now() + CONVERGENCE_LIMIT;
         loop {
             while let Some(what) = self.unsettled() {
@@ -316,6 +337,7 @@ impl World {
             Happening::Operate => return self.operate(),
             Happening::Look => return self.look(),
             Happening::StopEngine { engine } => return self.stop_engine(engine),
+            Happening::Vanish { host } => self.vanish(host),
             Happening::StartAgent { host } => self.start_agent(host),
             Happening::StartHost { host } => self.start_host(host),
             Happening::Join { engine, host } => self.join(engine, host),
@@ -345,7 +367,7 @@ impl World {
 
     fn start_host(&mut self, host: usize) {
         let now = self.schedule.now();
-        if !self.hosts[host].is_up() {
+        if !self.hosts[host].is_up() && !self.is_absent(host) {
             self.hosts[host].start(now);
             let node = self.hosts[host].node.clone();
             self.note(format_args!("blockd on {node} starts"));

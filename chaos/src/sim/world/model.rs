@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ankole_meta::state::SnapshotState;
 use ankole_proto::rpc::v1::log_command::Command;
-use ankole_proto::rpc::v1::{LogAnswer, LogCommand};
+use ankole_proto::rpc::v1::{CreateVolumeCommand, LogAnswer, LogCommand};
 use ankole_proto::{ReplicaId, SnapshotId, VolumeId};
 
 use super::super::history::{History, WriteId};
@@ -36,9 +36,7 @@ impl World {
         }
         match &command.command {
             Some(Command::CreateVolume(created)) => {
-                if let Ok(id) = created.volume_id.parse() {
-                    self.models.entry(id).or_default();
-                }
+                self.created(created);
             }
             Some(Command::ReplicaInSync(done)) => {
                 self.intact(&done.replica_id);
@@ -58,8 +56,10 @@ impl World {
             Some(Command::TaskDone(done)) => {
                 if let Ok(id) = done.volume_id.parse() {
                     self.task_done(id, done.task_id, done.refusal.is_empty());
+                    self.note_snapshots();
                 }
             }
+            Some(Command::LayerGone(_)) => self.summary.deletions += u64::from(!again),
             Some(Command::RevertVolume(_)) => {
                 if let Some((volume, write)) = self.reverts.remove(&command.request_id)
                     && let Some(model) = self.models.get_mut(&volume)
@@ -131,7 +131,13 @@ impl World {
                 model.history.refuse(revert, now);
             }
         }
-        for (id, taken) in &mut model.snapshots {
+    }
+
+    /// Notes which snapshots are done: with the last of a group, the others of it, too.
+    fn note_snapshots(&mut self) {
+        let now = self.schedule.now();
+        let taken = self.models.values_mut().flat_map(|one| &mut one.snapshots);
+        for (id, taken) in taken {
             let snapshot = self.fleet.state.snapshots().get(id);
             let ready = snapshot.is_some_and(|one| one.state == SnapshotState::Ready);
             if ready && taken.end.is_none() {
@@ -139,6 +145,37 @@ impl World {
                 self.summary.snapshots += 1;
             }
         }
+    }
+
+    fn created(&mut self, created: &CreateVolumeCommand) {
+        let Ok(id) = created.volume_id.parse::<VolumeId>() else {
+            return;
+        };
+        if self.models.contains_key(&id) {
+            return;
+        }
+        let salt = self.next_salt;
+        self.next_salt += 1;
+        let history = match created.source_snapshot_id.parse() {
+            Ok(snapshot) => self.cloned(snapshot, salt),
+            Err(_) => Some(History::new(salt)),
+        };
+        let Some(history) = history else { return };
+        self.summary.clones += u64::from(!created.source_snapshot_id.is_empty());
+        let model = Model {
+            history,
+            ..Model::default()
+        };
+        self.models.insert(id, model);
+    }
+
+    /// What a clone begins with.
+    fn cloned(&self, snapshot: SnapshotId, salt: u64) -> Option<History> {
+        let source = self.fleet.state.snapshots().get(&snapshot)?.volume;
+        let model = self.models.get(&source)?;
+        let taken = model.snapshots.get(&snapshot)?;
+        let now = self.schedule.now();
+        Some(model.history.cloned(salt, taken.begin, taken.end?, now))
     }
 
     /// When no in-sync replica of a volume is left that has not lost its power, what was not

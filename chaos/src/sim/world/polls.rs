@@ -15,6 +15,7 @@ use rand::Rng;
 use super::super::checker::Verdict;
 use super::super::engine::EngineId;
 use super::super::fleet::clock;
+use super::super::mutation::Mutation;
 use super::super::network::delay;
 use super::{Happening, World};
 
@@ -45,6 +46,8 @@ pub(super) struct Poll {
     pub(super) call: u64,
     seen: u64,
     until: Duration,
+    /// Up to which change of the state it is known to bring nothing new.
+    idle_at: u64,
 }
 
 /// What a heartbeat says.
@@ -77,8 +80,9 @@ impl World {
         if self.calls.get(&who) != Some(&call) {
             return Ok(());
         }
+        let now = self.schedule.now();
         let report = match who {
-            Who::Blockd(host) => self.hosts[host].report().map(Report::Blockd),
+            Who::Blockd(host) => self.hosts[host].report(now).map(Report::Blockd),
             Who::Agent(host) => {
                 let host = &self.hosts[host];
                 host.agent.report(&host.node).map(Report::Agent)
@@ -163,6 +167,7 @@ impl World {
             call,
             seen,
             until,
+            idle_at: self.fleet.changes,
         };
         if !self.answer_poll(&poll) {
             self.polls.push(poll);
@@ -173,10 +178,14 @@ impl World {
 
     /// The state has changed, or time has passed: whoever is to be answered is.
     pub(super) fn answer_polls(&mut self) {
-        let polls = std::mem::take(&mut self.polls);
-        for poll in polls {
-            if !self.answer_poll(&poll) {
-                self.polls.push(poll);
+        let (now, changes) = (self.schedule.now(), self.fleet.changes);
+        for poll in std::mem::take(&mut self.polls) {
+            let idle = poll.idle_at == changes && now < poll.until;
+            if idle || !self.answer_poll(&poll) {
+                self.polls.push(Poll {
+                    idle_at: changes,
+                    ..poll
+                });
             }
         }
     }
@@ -192,7 +201,11 @@ impl World {
         if revision != poll.seen {
             self.supersede(poll.who);
         }
-        let way = delay(&mut self.random);
+        let mut way = delay(&mut self.random);
+        if self.mutation == Some(Mutation::ReleaseEarly) {
+            // Long enough for the engines of a group to be told apart.
+            way += Duration::from_millis(self.random.random_range(0..2_000));
+        }
         let (who, call) = (poll.who, poll.call);
         if self.loses() {
             self.poll_failed(who, call, ATTEMPT);

@@ -60,12 +60,6 @@ impl World {
             Fault::Deafen(host, time) => {
                 self.hosts[host].deaf_until = self.schedule.now() + time;
             }
-            Fault::Snapshot => self.take_snapshot(),
-            Fault::Revert => self.revert(),
-            Fault::DeleteSnapshot => self.delete_snapshot(),
-            Fault::Detach => self.detach(),
-            Fault::DeleteVolume => self.delete_volume(),
-            Fault::ChangeCount(count) => self.change_count(count),
             Fault::FillDisk(host, pages, time) => self.fill_disk(host, pages, time),
             Fault::FillAll(pages, time) => {
                 (0..self.hosts.len()).for_each(|host| self.fill_disk(host, pages, time));
@@ -94,7 +88,7 @@ impl World {
     }
 
     /// Its peers are told nothing: their connections just fall silent.
-    fn cut_power(&mut self, host: usize, away: Duration) {
+    pub(super) fn cut_power(&mut self, host: usize, away: Duration) {
         let was_up = self.hosts[host].is_up();
         let seed = self.random.random();
         let fate = faults::fate(&mut self.random);

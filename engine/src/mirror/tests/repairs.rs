@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::event::Damage;
+use super::super::event::{Damage, Task, TaskId, TaskKind};
 use super::rules::{block, outcome, serving, settle};
 use super::world::{World, layer, replica_id};
-use ankole_proto::BlockNumber;
+use ankole_proto::{BlockNumber, SnapshotId};
 
 use crate::volume::{Failure, Operation, Outcome};
 
@@ -93,6 +93,52 @@ fn what_no_other_has_waits_for_a_better_moment() {
     // Nothing is held up by it.
     let id = world.write(2, 1, false);
     assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+}
+
+/// A world with a sealed layer 1 that holds block 2, and that replica 2 has merged into its head.
+fn merged_on_the_other() -> World {
+    let mut world = serving(2);
+    let id = world.write(2, 1, false);
+    outcome(&mut world, id);
+    let kind = TaskKind::Seal {
+        snapshot: SnapshotId::from_bits(1),
+        head: layer(1),
+        new_head: layer(2),
+        group: None,
+    };
+    world.orders.tasks = vec![Task {
+        id: TaskId(1),
+        kind,
+    }];
+    world.publish();
+    world.run_until("the seal", |world| !world.tasks_done.is_empty());
+    let store = &mut world.replicas.get_mut(&replica_id(2)).unwrap().store;
+    let merged = store.layers.remove(&layer(1)).unwrap();
+    let head = store.layers.get_mut(&layer(2)).unwrap();
+    head.parent = None;
+    head.blocks.extend(merged.blocks);
+    world
+}
+
+#[test]
+fn damage_that_keeps_a_replica_from_merging_what_others_have_merged_costs_it_its_place() {
+    let mut world = merged_on_the_other();
+    let damaged = world.replicas.get_mut(&replica_id(1)).unwrap();
+    damaged.bad_sealed = Some((layer(1), 2));
+    tell_damage(&mut world, &[2]);
+    world.run_until("its loss", |world| world.losses == 1);
+    assert_eq!(world.in_sync(), [replica_id(2)]);
+}
+
+#[test]
+fn damage_that_went_with_its_layer_costs_nobody_anything() {
+    let mut world = merged_on_the_other();
+    tell_damage(&mut world, &[2]);
+    settle(&mut world, Duration::from_secs(90));
+    world.replicas.get_mut(&replica_id(1)).unwrap().store =
+        world.replicas[&replica_id(2)].store.clone();
+    settle(&mut world, Duration::from_secs(90));
+    assert_eq!((repaired(&world, 1), world.losses), (0, 0));
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub(super) struct FakeReplica {
     lease: std::time::Duration,
     /// Blocks of the head whose checksum is wrong.
     pub(super) bad: Vec<u64>,
+    /// A block of a sealed layer whose checksum is wrong.
+    pub(super) bad_sealed: Option<(LayerId, u64)>,
     pub(super) full: bool,
     /// Blocks that were rewritten in their layer.
     pub(super) repaired: usize,
@@ -83,6 +85,7 @@ impl FakeReplica {
             lease_until: Moment::default(),
             lease,
             bad: Vec::new(),
+            bad_sealed: None,
             full: false,
             repaired: 0,
         }
@@ -330,6 +333,12 @@ impl FakeReplica {
         }
         let LayerOf(id) = LayerOf::decode(&frame.payload).unwrap();
         let layer = self.store.layers.get(&id).ok_or(gone)?;
+        if let Some((bad, block)) = self.bad_sealed
+            && bad == id
+            && extent.blocks().any(|one| one.raw() == block)
+        {
+            return Err((ErrorCode::Checksum, block * BLOCK_BYTES));
+        }
         let (mut present, mut zero) = (ChunkBitmap::default(), ChunkBitmap::default());
         let mut data = BytesMut::new();
         for (number, block) in layer

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::Sight;
 use crate::api::{Desk, Seat, validate};
-use crate::reconcile::{place_clone, removable_layers};
+use crate::reconcile::{merges_below, place_clone};
 use crate::state::{PhaseKind, Snapshot, Volume};
 
 impl<S: Seat> Desk<S> {
@@ -31,7 +31,7 @@ impl<S: Seat> Desk<S> {
         let make = |sight: &Sight<'_>| {
             sight.name_is_free(&name)?;
             let (snapshot, source) = sight.source(&request.source_snapshot_id)?;
-            if sight.merges_below(snapshot, source) {
+            if merges_below(sight.state, source, snapshot) {
                 let text = "a snapshot below it is being deleted again; try again";
                 return Err(Status::failed_precondition(text));
             }
@@ -71,7 +71,9 @@ impl<S: Seat> Desk<S> {
         self.seat.read().await?;
         let over = |sight: &Sight<'_>| match sight.source(snapshot) {
             Err(error) => Some(Err(error)),
-            Ok((snapshot, source)) => (!sight.merges_below(snapshot, source)).then_some(Ok(())),
+            Ok((snapshot, source)) => {
+                (!merges_below(sight.state, source, snapshot)).then_some(Ok(()))
+            }
         };
         self.effect("a snapshot below it was still being deleted", over)
             .await
@@ -90,16 +92,6 @@ impl Sight<'_> {
             let text = format!("there is no snapshot {id}; list the snapshots to see their ids");
             Status::not_found(text)
         })
-    }
-
-    /// Whether a layer below a snapshot, or its own, is ordered to be merged away.
-    fn merges_below(&self, snapshot: &Snapshot, source: &Volume) -> bool {
-        let Some(layer) = snapshot.layer else {
-            return false;
-        };
-        let chain = source.chain(layer);
-        let removable = removable_layers(self.state, source);
-        removable.iter().any(|layer| chain.contains_key(layer))
     }
 
     /// What has become of a clone; nothing while that is open.
