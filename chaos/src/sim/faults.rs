@@ -25,6 +25,9 @@ pub(super) enum Fault {
     Takeover,
     /// As `Takeover`, with the old engine reaching only this host and the new one all but it.
     Split(usize, Duration),
+    /// A host with a replica loses its power for a moment, and the next engine reaches no other host
+    /// for a while: all that it sees may have lost what was not flushed.
+    Isolate(usize, Duration),
     /// The engine is asked to end in order.
     StopEngine,
     /// Nothing passes between the engine and a host for a while.
@@ -58,7 +61,7 @@ fn span(random: &mut StdRng, from_ms: u64, to_ms: u64) -> Duration {
 /// A random fault. Disks err and rot on host `cursed` only: when all copies rot, nothing can help.
 pub(super) fn next(random: &mut StdRng, hosts: usize, cursed: usize) -> Fault {
     let host = random.random_range(0..hosts);
-    match random.random_range(0..112) {
+    match random.random_range(0..124) {
         0..12 => Fault::KillHost(host, span(random, 1, 4000)),
         12..22 => Fault::CutPower(host, span(random, 1000, 6000)),
         22..27 => Fault::CutAllPower(span(random, 1000, 4000)),
@@ -66,6 +69,8 @@ pub(super) fn next(random: &mut StdRng, hosts: usize, cursed: usize) -> Fault {
         31..40 => Fault::KillEngine,
         40..46 => Fault::Takeover,
         46..52 => Fault::Split(host, span(random, 1000, 9000)),
+        112..118 => Fault::Split(host, span(random, 1000, 9000)),
+        118..124 => Fault::Isolate(host, span(random, 500, 9000)),
         52..56 => Fault::StopEngine,
         56..62 => Fault::Partition(host, span(random, 10, 9000)),
         62..66 => Fault::OneWay(host, Way::ToHost, span(random, 10, 9000)),

@@ -15,6 +15,7 @@
 
 mod clone;
 mod cut;
+mod unexplained;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use super::engine::EngineId;
 use super::workload::{self, SECTOR};
 
 pub(super) use cut::Bounds;
+pub(super) use unexplained::{Superseded, Unexplained};
 
 /// A write's number; 0 is the state before any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -337,7 +339,7 @@ impl History {
         data: &[u8],
         begin: Duration,
         now: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unexplained> {
         for (sector, bytes) in sectors(extent).zip(data.chunks(SECTOR)) {
             let id = self.identify(sector, bytes)?;
             self.judge(engine, sector, id, begin)?;
@@ -364,13 +366,26 @@ impl History {
         bytes: &[u8],
         begin: Duration,
         end: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unexplained> {
         let id = self.identify(sector, bytes)?;
         self.supersession(sector, id, begin, end)
     }
 
+    /// Judges what a sector would be if the power of its host failed now: nothing older than what a
+    /// flush or FUA has covered. What has rotted is not judged.
+    pub(super) fn outlives_power(&self, sector: u64, bytes: &[u8]) -> Result<(), Unexplained> {
+        let Ok(id) = self.identify(sector, bytes) else {
+            return Ok(());
+        };
+        let durable = self
+            .known(sector, Duration::MAX)
+            .filter(|(_, write)| write.fate == Fate::Durable)
+            .max_by_key(|(_, write)| write.begin);
+        self.explained_since(sector, id, durable, Duration::MAX)
+    }
+
     /// Which write a sector's bytes are of; `None` for zeros.
-    fn identify(&self, sector: u64, bytes: &[u8]) -> Result<Option<WriteId>, String> {
+    fn identify(&self, sector: u64, bytes: &[u8]) -> Result<Option<WriteId>, Unexplained> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
@@ -382,13 +397,15 @@ impl History {
             .write(id)
             .filter(|write| write.content == Content::Number)
             .filter(|write| sectors(write.extent).contains(&sector))
-            .ok_or_else(|| format!("sector {sector} holds what nobody wrote there ({raw:#x})"))?;
+            .ok_or_else(|| {
+                let text = format!("sector {sector} holds what nobody wrote there ({raw:#x})");
+                Unexplained::MadeUp(text)
+            })?;
         if Self::sector(written.salt, id, sector) == bytes {
             Ok(Some(id))
         } else {
-            Err(format!(
-                "sector {sector} is torn: it begins like {written:?}"
-            ))
+            let text = format!("sector {sector} is torn: it begins like {written:?}");
+            Err(Unexplained::MadeUp(text))
         }
     }
 
@@ -398,15 +415,13 @@ impl History {
         sector: u64,
         id: Option<WriteId>,
         begin: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unexplained> {
         if let Some(write) = id.and_then(|id| self.write(id))
             && write.engine == engine
             && !write.answered
         {
-            // INV-8: of an engine's own writes only acknowledged ones are read.
-            return Err(format!(
-                "sector {sector}: read a write not yet acknowledged: {write:?}"
-            ));
+            let text = format!("sector {sector}: read a write not yet acknowledged: {write:?}");
+            return Err(Unexplained::Unacknowledged(text));
         }
         self.supersession(sector, id, begin, Duration::MAX)
     }
@@ -437,8 +452,19 @@ impl History {
         id: Option<WriteId>,
         begin: Duration,
         end: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unexplained> {
         let newest = self.newest(sector, begin, end);
+        self.explained_since(sector, id, newest, end)
+    }
+
+    /// Whether a sector may hold this while nothing older than `newest` may show.
+    fn explained_since(
+        &self,
+        sector: u64,
+        id: Option<WriteId>,
+        newest: Option<(&Version, &Write)>,
+        end: Duration,
+    ) -> Result<(), Unexplained> {
         let after = newest.map_or(Duration::ZERO, |(_, write)| write.begin);
         let explained = self.known(sector, end).any(|(version, write)| {
             write.is_possible(after)
@@ -451,11 +477,13 @@ impl History {
         if explained || (id.is_none() && newest.is_none()) {
             return Ok(());
         }
-        let got = id.and_then(|id| self.write(id));
-        let newest = newest.map(|(version, write)| (version.id(), write));
-        Err(format!(
-            "sector {sector}: lost {newest:?}, got {id:?} {got:?} (read began {begin:?})"
-        ))
+        let got = id.and_then(|id| Some((id, self.write(id)?.clone())));
+        let missed = newest.map(|(version, write)| (version.id(), write.clone()));
+        Err(Unexplained::Superseded(Superseded {
+            sector,
+            got,
+            missed,
+        }))
     }
 }
 

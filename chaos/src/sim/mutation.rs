@@ -109,39 +109,36 @@ impl Mutation {
     /// The checkers of which one has to notice it.
     pub const fn noticed_by(self) -> &'static [Checker] {
         use Checker::{
-            Acknowledged, Convergence, Cut, Epochs, History, Liveness, Membership, Rebuilding,
-            Snapshots, Syncs,
+            Acknowledged, Blocks, Convergence, Cut, Epochs, Flushed, Liveness, Losses, Lost,
+            Membership, Order, Rebuilding, Snapshots, Syncs, Zeros,
         };
         match self {
             Self::ObeyAnyEpoch => &[Epochs],
-            Self::GrantTwice => &[Acknowledged, History, Epochs],
-            Self::DropSynced => &[Epochs, History],
-            Self::LateFrames => &[Acknowledged, History, Convergence, Rebuilding],
-            Self::ForgetLosses => &[Acknowledged, History, Convergence, Liveness],
-            Self::SkipWrites
-            | Self::AcknowledgeEarly
-            | Self::ForgetInFlight
-            | Self::SayClean
-            | Self::SayRestarted => &[Acknowledged, History, Convergence],
-            Self::ChooseHastily => &[History],
+            Self::GrantTwice => &[Acknowledged, Lost, Zeros, Order, Epochs],
+            Self::DropSynced => &[Epochs, Flushed],
+            Self::LateFrames => &[Acknowledged, Lost, Zeros, Order, Convergence, Rebuilding],
+            Self::ForgetLosses => &[Acknowledged, Losses],
+            Self::SkipWrites | Self::AcknowledgeEarly => &[Acknowledged, Lost, Zeros],
+            Self::ForgetInFlight | Self::SayClean | Self::SayRestarted => {
+                &[Acknowledged, Lost, Zeros, Order, Flushed, Convergence]
+            }
+            Self::ChooseHastily => &[Lost, Zeros],
             Self::DropLast => &[Membership],
-            Self::IgnoreFlushes | Self::IgnoreFua => &[History],
-            Self::RewriteSealed => &[Snapshots, History, Convergence],
-            Self::SkipSeals => &[Convergence, Acknowledged, History, Liveness],
-            Self::SkipCopies => &[Convergence, Acknowledged, History],
+            Self::IgnoreFlushes | Self::IgnoreFua => &[Flushed],
+            Self::RewriteSealed | Self::CloneBelow => &[Snapshots, Convergence, Zeros, Flushed],
+            Self::SkipSeals => &[Convergence, Acknowledged, Liveness],
+            Self::SkipCopies => &[Convergence, Acknowledged, Lost, Zeros, Flushed],
             Self::RemoveWrongLayer => &[Snapshots],
-            Self::CloneBelow => &[History, Snapshots],
             Self::ReleaseEarly => &[Cut],
-            Self::HideDamages => &[Liveness],
-            Self::ReadPastMirror
-            | Self::ForgetLeases
-            | Self::AssumeEnded
-            | Self::ZerosForErrors => &[History],
-            Self::LongLeases => &[History, Acknowledged, Convergence],
-            Self::PromoteAtOnce => &[Acknowledged, History, Convergence, Rebuilding, Liveness],
+            Self::ReadPastMirror => &[Order, Lost],
+            Self::ForgetLeases | Self::AssumeEnded => &[Order, Lost, Zeros, Flushed],
+            Self::LongLeases => &[Order, Lost, Zeros, Flushed, Acknowledged, Convergence],
+            Self::PromoteAtOnce => &[Acknowledged, Rebuilding, Flushed, Losses],
             Self::SkipFinish => &[Rebuilding],
             Self::IgnoreFailedSyncs => &[Syncs],
-            Self::FlipWithSum => &[History, Acknowledged, Convergence],
+            Self::FlipWithSum => &[Blocks, Acknowledged, Convergence],
+            Self::HideDamages => &[Liveness],
+            Self::ZerosForErrors => &[Zeros],
         }
     }
 }

@@ -20,7 +20,7 @@ pub use observed::{
     Agent, Blockd, DiskSeen, EngineSeen, NODES_MAX, Now, Observed, ReportError, Seen, Sight,
     Stored, StoredState, Tick,
 };
-pub use orders::{agent_orders, blockd_orders, engine_orders, merges_below, removable_layers};
+pub use orders::{agent_orders, blockd_orders, engine_orders, removable_layers};
 pub use place::{NoRoom, Unplaceable, Want, place, room_to_grow};
 pub use place_clone::{CloneSource, NoSource, place_clone};
 pub use plan::{

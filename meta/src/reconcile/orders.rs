@@ -11,8 +11,8 @@ use ankole_proto::{LayerId, NodeName};
 use prost::Message;
 
 use crate::state::{
-    Chap, GroupStage, NodeOnRecord, Phase, Replica, ReplicaMode, Snapshot, SnapshotState, State,
-    Task, TaskKind, Volume, WriteCache, iqn, record,
+    Chap, GroupStage, NodeOnRecord, Phase, Replica, ReplicaMode, SnapshotState, State, Task,
+    TaskKind, Volume, WriteCache, iqn, record,
 };
 
 /// What the blockd of a node is to have.
@@ -81,17 +81,6 @@ pub fn removable_layers(state: &State, volume: &Volume) -> Vec<LayerId> {
     layers
         .filter(|layer| volume.children(*layer).count() <= 1 && !shared.contains(layer))
         .collect()
-}
-
-/// Whether the layer of a snapshot of this volume, or one below it, is being merged away. Replicas do
-/// that each at its own pace, so no clone can share them meanwhile: its replicas would differ.
-pub fn merges_below(state: &State, volume: &Volume, snapshot: &Snapshot) -> bool {
-    let Some(layer) = snapshot.layer else {
-        return false;
-    };
-    let chain = volume.chain(layer);
-    let removable = removable_layers(state, volume);
-    removable.iter().any(|layer| chain.contains_key(layer))
 }
 
 /// The layers that clones which are being created are to share: they stay as they are until then.

@@ -31,7 +31,9 @@ mod tests;
 use std::collections::BTreeMap;
 
 use ankole_proto::rpc::v1::{LogAnswer, LogCommand};
-use ankole_proto::{ClusterId, NodeName, ReplicaId, SnapshotGroupId, SnapshotId, VolumeId};
+use ankole_proto::{
+    ClusterId, LayerId, NodeName, ReplicaId, SnapshotGroupId, SnapshotId, VolumeId,
+};
 
 pub use chap::{Chap, ChapError, Secret};
 pub use event::{EVENTS_MAX, Event, Events, Severity};
@@ -184,6 +186,18 @@ impl State {
             .and_then(|id| of_volume().find(|snapshot| snapshot.id == id))
             .or_else(|| named(false))
             .or_else(|| named(true))
+    }
+
+    /// Whether a layer of a volume, or one below it, may have been merged away on some of its replicas
+    /// and not on others, for they do that each at its own pace. What a clone would share then
+    /// differs. A layer with several children is not merged, and was not before: a deleted snapshot is
+    /// not gone back to, so they only get fewer.
+    pub fn merges_below(&self, volume: &Volume, layer: LayerId) -> bool {
+        let chain = volume.chain(layer);
+        self.snapshots_of(volume.id)
+            .filter(|one| one.state == SnapshotState::Deleting)
+            .filter_map(|one| one.layer)
+            .any(|layer| chain.contains_key(&layer) && volume.children(layer).count() <= 1)
     }
 
     /// The snapshots of one volume.

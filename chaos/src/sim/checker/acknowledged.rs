@@ -1,18 +1,19 @@
-//! INV-2 and INV-3: at the moment a mutation is acknowledged, every replica on record as in sync
-//! holds the same data there. Hosts that are down are judged when they are back, by the reads.
+//! INV-2: at the moment a mutation is acknowledged, every replica on record as in sync holds the same
+//! data there. Hosts that are down are judged by [`super::losses`].
 
 use ankole_proto::{Extent, VolumeId};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::super::fleet::Fleet;
 use super::super::host::Host;
 
+/// What they hold.
 pub(in super::super) fn check(
     hosts: &mut [Host],
     fleet: &Fleet,
     volume: VolumeId,
     extent: Extent,
-) -> Result<(), String> {
+) -> Result<Option<Bytes>, String> {
     let in_sync = fleet.in_sync(volume);
     let mut first: Option<(String, BytesMut)> = None;
     for host in hosts {
@@ -40,5 +41,5 @@ pub(in super::super) fn check(
             }
         }
     }
-    Ok(())
+    Ok(first.map(|(_, data)| data.freeze()))
 }

@@ -53,7 +53,8 @@ fn bounds_of(
         .layer
         .and_then(|layer| views.sectors(layer, record.size));
     for (sector, bytes) in sectors.into_iter().flatten() {
-        bounds = bounds.and(model.history.bounds(sector, &bytes, done)?);
+        let says = model.history.bounds(sector, &bytes, done);
+        bounds = bounds.and(says.map_err(|unexplained| unexplained.to_string())?);
     }
     Ok(bounds)
 }

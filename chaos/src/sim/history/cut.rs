@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Content, Fate, History, Write};
+use super::{Content, Fate, History, Unexplained, Write};
 
 /// Between what a snapshot holds and what it lacks. A write that it holds had begun by then; one that
 /// was acknowledged and is not in it had not been acknowledged by then.
@@ -41,7 +41,7 @@ impl History {
         sector: u64,
         bytes: &[u8],
         done: Duration,
-    ) -> Result<Bounds, String> {
+    ) -> Result<Bounds, Unexplained> {
         let id = self.identify(sector, bytes)?;
         let versions = self.by_sector.get(&sector).into_iter().flatten();
         let known: Vec<&Write> = versions

@@ -203,8 +203,24 @@ fn zeros_may_be_of_an_unmap_and_old_data_of_a_return() {
     let old = written(&mut history, 1, Some(2));
     let unmap = history.begin(A, sector(), Content::Zeros, at(3));
     history.acknowledge(unmap, false, at(4));
-    assert_eq!(history.bounds(0, &[0; 512], at(9)), Ok(Bounds::default()));
+    assert_eq!(
+        history.bounds(0, &[0; 512], at(9)).unwrap(),
+        Bounds::default()
+    );
     let revert = history.begin_revert(at(1), at(2), at(5));
     history.acknowledge(revert, true, at(6));
-    assert_eq!(history.bounds(0, &old, at(9)), Ok(Bounds::default()));
+    assert_eq!(history.bounds(0, &old, at(9)).unwrap(), Bounds::default());
+}
+
+#[test]
+fn what_a_flush_covered_outlives_the_power_and_the_rest_may_not() {
+    let mut history = History::default();
+    let old = written(&mut history, 1, Some(2));
+    assert!(history.outlives_power(0, &[0; 512]).is_ok());
+    history.flush(A, at(3));
+    let new = written(&mut history, 4, Some(5));
+    assert!(history.outlives_power(0, &old).is_ok());
+    assert!(history.outlives_power(0, &new).is_ok());
+    let lost = history.outlives_power(0, &[0; 512]);
+    assert!(matches!(lost, Err(Unexplained::Superseded(lost)) if lost.was_durable()));
 }

@@ -86,9 +86,14 @@ impl Host {
             self.disk.drop_synced();
         }
         self.blockd = Some(Blockd::default());
+        // A blockd that cannot look at its disk ends, and is started again.
+        let replicas = Path::new("replicas");
+        let there = self.disk.list(replicas);
+        let there = there.or_else(|_| self.disk.list(replicas));
         // One whose creation did not outlive the power is not there.
-        let there = self.disk.list(Path::new("replicas")).unwrap_or_default();
-        self.slots.retain(|id, _| there.contains(&id.to_string()));
+        if let Ok(there) = there {
+            self.slots.retain(|id, _| there.contains(&id.to_string()));
+        }
         for slot in self.slots.values_mut() {
             slot.load(self.boot, now);
         }

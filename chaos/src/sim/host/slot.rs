@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ankole_blockd::disk::sim::SimDisk;
+use ankole_blockd::disk::sim::{Fate, SimDisk};
 use ankole_blockd::replica::{CloneError, CloneSpec, FlushPlan, Progress, Replica, State};
 use ankole_blockd::session::Denial;
 use ankole_blockd::store::{Tenancy, replica_report};
@@ -122,6 +122,14 @@ impl Slot {
         self.intact = false;
         self.sync_failed = false;
         self.disk = disk.clone();
+    }
+
+    /// What would be found if its blockd, or its host, ended now and came back; nothing when that
+    /// could not be used.
+    pub(in super::super) fn after_crash(&self, fate: Fate, seed: u64) -> Option<Replica<SimDisk>> {
+        let disk = self.disk.crash(fate, seed);
+        let replica = Replica::load(&disk, &directory(self.id)).ok()?;
+        (*replica.state() == State::Ready).then_some(replica)
     }
 
     /// The running replica, when it could be loaded.

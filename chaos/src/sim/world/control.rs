@@ -104,8 +104,10 @@ impl World {
         let (host, volume) = (start.host, start.volume);
         self.engines.insert(id, Engine::new(start, now));
         self.summary.engines += 1;
-        if let Some((_, cut, until)) = self.split.take_if(|split| split.0 == volume) {
-            self.cut(id, cut, &Way::BOTH, until.saturating_sub(now));
+        if let Some((_, hosts, until)) = self.split.take_if(|split| split.0 == volume) {
+            for host in hosts {
+                self.cut(id, host, &Way::BOTH, until.saturating_sub(now));
+            }
         }
         self.next_call += 1;
         let call = self.next_call;

@@ -7,7 +7,7 @@ use ankole_proto::{Extent, VolumeId};
 use bytes::Bytes;
 use rand::Rng;
 
-use super::super::checker::{self, Checker, Finding, Verdict};
+use super::super::checker::{self, Checker, Verdict};
 use super::super::engine::{Engine, EngineId, Expected, Waiting};
 use super::super::history::{Content, WriteId};
 use super::super::mutation::Mutation;
@@ -15,6 +15,9 @@ use super::super::workload::{self, Ask};
 use super::absence::TRICKLE;
 use super::model::Model;
 use super::{Happening, OPERATIONS_MAX, World};
+
+/// The media are looked at after one flush in so many.
+const MEDIA_ONE_IN: u32 = 16;
 
 impl World {
     pub(super) fn ask(&mut self) -> Verdict {
@@ -53,7 +56,7 @@ impl World {
             && let Some(model) = self.model_of(id)
         {
             let judged = model.history.read(id, extent, &data, now, now);
-            return judged.map_err(Checker::History.says());
+            return judged.map_err(|found| checker::of_read(&found));
         }
         if self.model_of(id).is_none() {
             // Its volume is gone.
@@ -239,9 +242,26 @@ impl World {
                 if let Some(model) = self.model_of(id) {
                     model.history.flush(id, begin);
                 }
-                Ok(())
+                self.check_media(id)
             }
         }
+    }
+
+    /// Looks at the media behind some of the flushes.
+    fn check_media(&mut self, id: EngineId) -> Verdict {
+        if !self.random.random_ratio(1, MEDIA_ONE_IN) {
+            return Ok(());
+        }
+        let volume = self.engines.get(&id).map(Engine::volume);
+        let Some(volume) = volume.and_then(|id| self.fleet.volume(id)) else {
+            return Ok(());
+        };
+        let Some(model) = self.models.get(&volume.id) else {
+            return Ok(());
+        };
+        let seed = self.random.random();
+        checker::flushed::check(&self.hosts, &self.fleet, volume, model, seed)
+            .map_err(Checker::Flushed.says())
     }
 
     fn judge_read(
@@ -259,7 +279,7 @@ impl World {
         if judged.is_err() {
             self.note_copies(id, extent);
         }
-        judged.map_err(Checker::History.says())
+        judged.map_err(|found| checker::of_read(&found))
     }
 
     /// Notes whether the engine relies on a replica that had lost what was not flushed: then it has
@@ -311,13 +331,16 @@ impl World {
             return Ok(());
         }
         let judged = checker::acknowledged::check(&mut self.hosts, &self.fleet, volume, extent);
+        let judged = judged.map_err(Checker::Acknowledged.says());
+        let judged = judged.and_then(|data| match data {
+            Some(data) => checker::losses::check(&self.hosts, &self.fleet, volume, extent, &data)
+                .map_err(Checker::Losses.says()),
+            None => Ok(()),
+        });
         if judged.is_err() {
             self.note_copies(id, extent);
         }
-        judged.map_err(|what| Finding {
-            by: Checker::Acknowledged,
-            what,
-        })
+        judged
     }
 
     /// Whether a client waits for another mutation there.

@@ -159,8 +159,8 @@ pub(super) struct World {
     groups: Vec<Vec<(VolumeId, SnapshotId)>>,
     /// A host that stays away for so long that its replicas are replaced.
     absence: Option<Absence>,
-    /// The next engine of this volume does not reach this host before then.
-    split: Option<(VolumeId, usize, Duration)>,
+    /// The next engine of this volume does not reach these hosts before then.
+    split: Option<(VolumeId, Vec<usize>, Duration)>,
     /// The host whose disk errs and rots.
     cursed: usize,
     healing: bool,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ankole_engine::mirror::event::LinkFailure;
+use ankole_proto::VolumeId;
 use rand::Rng;
 
 use super::super::checker::Verdict;
@@ -48,6 +49,7 @@ impl World {
             }
             Fault::Takeover => self.take_over(),
             Fault::Split(host, time) => self.split(host, time),
+            Fault::Isolate(host, time) => self.isolate(host, time),
             Fault::StopEngine => self.restart_engine(),
             Fault::Partition(host, time) => self.partition(host, &Way::BOTH, time),
             Fault::OneWay(host, way, time) => self.partition(host, &[way], time),
@@ -137,22 +139,43 @@ impl World {
             return;
         };
         let volume = self.engines.get(&old).map(Engine::volume);
-        let holders = volume.map_or(Vec::new(), |volume| self.fleet.in_sync(volume));
-        let holds = |host: &usize| {
-            let slots = &self.hosts[*host].slots;
-            holders.iter().any(|id| slots.contains_key(id))
-        };
         // Only a host that holds what is read and written can serve both.
-        let from = (host..self.hosts.len()).chain(0..host);
-        let Some(host) = from.into_iter().find(holds) else {
+        let Some(host) = volume.and_then(|volume| self.holder(volume, host)) else {
             return;
         };
         self.deafen(old, time);
         for other in (0..self.hosts.len()).filter(|other| *other != host) {
             self.cut(old, other, &Way::BOTH, time);
         }
-        self.split = volume.map(|volume| (volume, host, self.schedule.now() + time));
+        self.split = volume.map(|volume| (volume, vec![host], self.schedule.now() + time));
         self.force(old);
+    }
+
+    /// The first host from this one on that holds an in-sync replica of a volume.
+    fn holder(&self, volume: VolumeId, from: usize) -> Option<usize> {
+        let in_sync = self.fleet.in_sync(volume);
+        let mut hosts = (from..self.hosts.len()).chain(0..from);
+        hosts.find(|host| {
+            let slots = &self.hosts[*host].slots;
+            in_sync.iter().any(|id| slots.contains_key(id))
+        })
+    }
+
+    /// The next engine of some volume reaches only a host that has just lost its power.
+    fn isolate(&mut self, host: usize, time: Duration) {
+        let Some(engine) = self.some_engine() else {
+            return;
+        };
+        let Some(volume) = self.engines.get(&engine).map(Engine::volume) else {
+            return;
+        };
+        let Some(host) = self.holder(volume, host) else {
+            return;
+        };
+        self.ended(engine, false);
+        self.cut_power(host, Duration::from_millis(50));
+        let others = (0..self.hosts.len()).filter(|other| *other != host);
+        self.split = Some((volume, others.collect(), self.schedule.now() + time));
     }
 
     /// An engine and its agent hear nothing from the managers.

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::Sight;
 use crate::api::{Desk, Seat, validate};
-use crate::reconcile::{merges_below, place_clone};
+use crate::reconcile::place_clone;
 use crate::state::{PhaseKind, Snapshot, Volume};
 
 impl<S: Seat> Desk<S> {
@@ -31,10 +31,6 @@ impl<S: Seat> Desk<S> {
         let make = |sight: &Sight<'_>| {
             sight.name_is_free(&name)?;
             let (snapshot, source) = sight.source(&request.source_snapshot_id)?;
-            if merges_below(sight.state, source, snapshot) {
-                let text = "a snapshot below it is being deleted again; try again";
-                return Err(Status::failed_precondition(text));
-            }
             let size = match request.size_bytes {
                 0 => snapshot.size,
                 bytes => validate::size(bytes)?,
@@ -72,7 +68,10 @@ impl<S: Seat> Desk<S> {
         let over = |sight: &Sight<'_>| match sight.source(snapshot) {
             Err(error) => Some(Err(error)),
             Ok((snapshot, source)) => {
-                (!merges_below(sight.state, source, snapshot)).then_some(Ok(()))
+                let merges = snapshot
+                    .layer
+                    .is_some_and(|layer| sight.state.merges_below(source, layer));
+                (!merges).then_some(Ok(()))
             }
         };
         self.effect("a snapshot below it was still being deleted", over)

@@ -53,6 +53,9 @@ impl Apply<'_> {
             let least = snapshot.size.bytes();
             return no(&format!("it has {least} bytes; ask for as many, or more"));
         }
+        if self.state.merges_below(&source, layer) {
+            return no("a snapshot below it is being deleted; try again when that is gone");
+        }
         let tree = source.chain(layer);
         if tree.len() >= SEALED_LAYERS_MAX {
             return no(

@@ -47,6 +47,20 @@ fn a_clone_begins_with_the_chain_of_its_snapshot() {
 }
 
 #[test]
+fn what_is_being_merged_is_not_shared() {
+    let mut log = source();
+    log.done(delete_snapshot(1));
+    let message = log.refused(clone(2, "copy", 2, &[11, 12])).message;
+    assert!(message.contains("being deleted"), "{message}");
+    // A rebuild only makes the merges pause: some replica may have merged it already.
+    log.done(rebuild(1, 13));
+    log.refused(clone(2, "copy", 2, &[11, 12]));
+    log.done(lost(1, 1, 13));
+    log.done(layer_gone(1));
+    log.done(clone(2, "copy", 2, &[11, 12]));
+}
+
+#[test]
 fn a_replica_whose_source_went_out_of_sync_is_given_up() {
     let mut log = source();
     log.done(clone(2, "copy", 1, &[11, 12]));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ankole_meta::reconcile::{Want, merges_below, place, place_clone};
+use ankole_meta::reconcile::{Want, place, place_clone};
 use ankole_proto::rpc::v1 as rpc;
 use ankole_proto::rpc::v1::log_command::Command;
 use ankole_proto::{Credential, ReplicaId, VolumeId};
@@ -13,8 +13,8 @@ use super::super::super::workload;
 use super::Act;
 use crate::sim::world::World;
 
-/// The first port of every agent, and how many volumes there may be on one node.
-const PORT_FIRST: u32 = 3260;
+/// The ports of every agent; one that is taken is refused, and another is tried.
+const PORTS: std::ops::Range<u32> = 3260..3276;
 /// So many volumes more than are wanted may come about as clones.
 const CLONES_MAX: usize = 2;
 
@@ -58,9 +58,6 @@ impl World {
         let Some(snapshot) = snapshot.filter(|_| !too_many && !self.creating) else {
             return;
         };
-        if merges_below(&self.fleet.state, &source, &snapshot) {
-            return;
-        }
         let (state, observed) = (&self.fleet.state, &self.fleet.observed);
         let count = source.replica_count as usize;
         let placed = place_clone(state, observed, clock(now), &source, snapshot.size, count);
@@ -112,12 +109,10 @@ impl World {
             return;
         }
         let node = nodes[self.random.random_range(0..nodes.len())].clone();
-        let volumes = self.fleet.state.volumes();
-        let number = volumes.keys().position(|id| *id == volume).unwrap_or(0);
         let command = Command::AttachVolume(rpc::AttachVolumeCommand {
             volume_id: volume.to_string(),
             node: node.to_string(),
-            port: PORT_FIRST + u32::try_from(number).unwrap_or_default(),
+            port: self.random.random_range(PORTS),
             revision: 0,
             force,
         });
