@@ -41,6 +41,8 @@ pub enum Mutation {
     SkipSeals,
     /// INV-6: the managers have the wrong layer removed.
     RemoveWrongLayer,
+    /// INV-2: a copy reads, and then writes, without its range locked in between.
+    CopyUnlocked,
     /// INV-8: reads are answered past the mirror.
     ReadPastMirror,
     /// INV-8: hosts tell a new engine that no older one believes in its lease.
@@ -67,7 +69,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ObeyAnyEpoch,
         Self::GrantTwice,
         Self::DropSynced,
@@ -84,6 +86,7 @@ impl Mutation {
         Self::RewriteSealed,
         Self::SkipSeals,
         Self::RemoveWrongLayer,
+        Self::CopyUnlocked,
         Self::ReadPastMirror,
         Self::ForgetLeases,
         Self::AssumeEnded,
@@ -111,6 +114,7 @@ impl Mutation {
             Self::ForgetLosses => &[Acknowledged, History, Convergence, Liveness],
             Self::SkipWrites
             | Self::AcknowledgeEarly
+            | Self::CopyUnlocked
             | Self::ForgetInFlight
             | Self::SayClean
             | Self::SayRestarted => &[Acknowledged, History, Convergence],

@@ -31,6 +31,8 @@ pub(super) enum Ask {
     CompareAndWrite(Extent, bool),
     /// Of zeros.
     Or(Extent, bool),
+    /// Onto itself.
+    Copy(Extent, bool),
     Flush,
 }
 
@@ -44,8 +46,9 @@ pub(super) fn next(random: &mut StdRng) -> Ask {
         0..35 => Ask::Read(extent(random)),
         35..74 => Ask::Write(extent(random), random.random_ratio(1, 8)),
         74..77 => Ask::CompareAndWrite(extent(random), random.random_ratio(1, 8)),
-        77..80 => Ask::Or(extent(random), random.random_ratio(1, 8)),
-        80..85 => Ask::Unmap(extent(random)),
+        77..79 => Ask::Or(extent(random), random.random_ratio(1, 8)),
+        79..81 => Ask::Copy(extent(random), random.random_ratio(1, 8)),
+        81..85 => Ask::Unmap(extent(random)),
         85..90 => Ask::WriteZeroes(extent(random), random.random_ratio(1, 8)),
         _ => Ask::Flush,
     }

@@ -178,6 +178,11 @@ impl Device {
                     *byte |= bits;
                 }
             }
+            Operation::Copy { from, to, .. } => {
+                assert_eq!(from.length(), to.length());
+                let source = from.offset() as usize..from.end() as usize;
+                self.memory.copy_within(source, to.offset() as usize);
+            }
             Operation::Flush => {}
         }
         Outcome::Done(Bytes::new())
