@@ -9,6 +9,7 @@ mod blocks;
 mod copies;
 mod golden;
 mod modes;
+mod moving;
 mod primaries;
 mod properties;
 mod provisioning;
