@@ -136,6 +136,10 @@ impl Memory {
                     *held |= more;
                 }
             }
+            Operation::Copy { from, to, .. } => {
+                let source = at(bytes, from)?.to_vec();
+                at(bytes, to)?.copy_from_slice(&source);
+            }
             Operation::Flush => {}
         }
         Some(Outcome::Done(Bytes::new()))

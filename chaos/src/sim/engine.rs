@@ -38,7 +38,13 @@ pub(super) enum Waiting {
         expected: Expected,
         begin: Duration,
     },
-    Or,
+    /// An operation that changes no content.
+    Same,
+    /// A copy that is broken on purpose: what was read is to be written next.
+    Torn {
+        extent: Extent,
+        fua: bool,
+    },
     Flush {
         begin: Duration,
     },

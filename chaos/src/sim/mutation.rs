@@ -45,6 +45,8 @@ pub enum Mutation {
     CloneBelow,
     /// A group of snapshots is released before all of its engines hold.
     ReleaseEarly,
+    /// INV-2: a copy reads, and then writes, without its range locked in between.
+    CopyUnlocked,
     /// INV-8: reads are answered past the mirror.
     ReadPastMirror,
     /// INV-8: hosts tell a new engine that no older one believes in its lease.
@@ -73,7 +75,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::ObeyAnyEpoch,
         Self::GrantTwice,
         Self::DropSynced,
@@ -92,6 +94,7 @@ impl Mutation {
         Self::RemoveWrongLayer,
         Self::CloneBelow,
         Self::ReleaseEarly,
+        Self::CopyUnlocked,
         Self::ReadPastMirror,
         Self::ForgetLeases,
         Self::AssumeEnded,
@@ -118,7 +121,9 @@ impl Mutation {
             Self::DropSynced => &[Epochs, Flushed],
             Self::LateFrames => &[Acknowledged, Lost, Zeros, Order, Convergence, Rebuilding],
             Self::ForgetLosses => &[Acknowledged, Losses],
-            Self::SkipWrites | Self::AcknowledgeEarly => &[Acknowledged, Lost, Zeros],
+            Self::SkipWrites | Self::AcknowledgeEarly | Self::CopyUnlocked => {
+                &[Acknowledged, Lost, Zeros]
+            }
             Self::ForgetInFlight | Self::SayClean | Self::SayRestarted => {
                 &[Acknowledged, Lost, Zeros, Order, Flushed, Convergence]
             }

@@ -36,6 +36,8 @@ pub(super) enum Ask {
     CompareAndWrite(Extent, bool),
     /// Of zeros.
     Or(Extent, bool),
+    /// Onto itself.
+    Copy(Extent, bool),
     Flush,
 }
 
@@ -66,8 +68,9 @@ pub(super) fn next(random: &mut StdRng, size: VolumeSize) -> Ask {
         0..35 => Ask::Read(extent(random, size)),
         35..74 => Ask::Write(extent(random, size), random.random_ratio(1, 8)),
         74..77 => Ask::CompareAndWrite(extent(random, size), random.random_ratio(1, 8)),
-        77..80 => Ask::Or(extent(random, size), random.random_ratio(1, 8)),
-        80..85 => Ask::Unmap(extent(random, size)),
+        77..79 => Ask::Or(extent(random, size), random.random_ratio(1, 8)),
+        79..81 => Ask::Copy(extent(random, size), random.random_ratio(1, 8)),
+        81..85 => Ask::Unmap(extent(random, size)),
         85..90 => Ask::WriteZeroes(extent(random, size), random.random_ratio(1, 8)),
         _ => Ask::Flush,
     }

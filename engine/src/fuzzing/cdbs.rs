@@ -40,6 +40,10 @@ fn check(operation: &Operation) {
         Operation::Write { extent, data, .. }
         | Operation::Or { extent, data, .. }
         | Operation::CompareAndWrite { extent, data, .. } => (extent, Some(data)),
+        Operation::Copy { from, to, .. } => {
+            assert!(from.length() == to.length() && size.contains(*from));
+            (to, None)
+        }
     };
     assert!(
         !extent.is_empty() && size.contains(*extent),

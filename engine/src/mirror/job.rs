@@ -10,6 +10,9 @@ use super::repair::Repair;
 use super::replica::SlotSet;
 use crate::volume::{Moment, OperationId};
 
+/// What a copy holds in memory at a time; more would only make others wait longer.
+pub(super) const TRANSFER_PIECE_BYTES: u64 = 1 << 20;
+
 /// Names a job; grows in the order of arrival and is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct JobId(pub(super) u64);
@@ -53,6 +56,8 @@ pub(super) enum Purpose {
         data: Bytes,
         fua: bool,
     },
+    /// Puts what another place holds on the extent, a piece at a time.
+    Transfer(Transfer),
     Flush,
     /// Reads the extent from one replica and writes it to all: makes replicas equal after a crash,
     /// and writes a bad block anew that cannot be repaired in its layer.
@@ -63,6 +68,39 @@ pub(super) enum Purpose {
     Chunk {
         target: ReplicaId,
     },
+}
+
+/// A copy from one place of the volume to another, of which one piece is at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Transfer {
+    /// All of the source.
+    pub(super) from: Extent,
+    /// Durable before it is answered.
+    pub(super) fua: bool,
+    /// Where in the source the piece at hand is, and where it goes.
+    pub(super) piece: (Extent, Extent),
+}
+
+impl Transfer {
+    /// With its first piece at hand. Both places are equally long.
+    pub(super) fn new(from: Extent, to: Extent, fua: bool) -> Self {
+        let piece = Self::piece_at(from, to, 0).unwrap_or((from, to));
+        Self { from, fua, piece }
+    }
+
+    /// With the next piece at hand; `None` when that was the last.
+    pub(super) fn next(self, to: Extent) -> Option<Self> {
+        let done = self.piece.0.end() - self.from.offset();
+        let piece = Self::piece_at(self.from, to, done)?;
+        Some(Self { piece, ..self })
+    }
+
+    fn piece_at(from: Extent, to: Extent, done: u64) -> Option<(Extent, Extent)> {
+        let length = from.length().checked_sub(done)?.min(TRANSFER_PIECE_BYTES);
+        let part = |whole: Extent| Extent::new(whole.offset() + done, length);
+        let piece = (part(from)?, part(to)?);
+        (length > 0).then_some(piece)
+    }
 }
 
 /// Why a copy is made.
@@ -86,7 +124,8 @@ pub(super) enum CopyReason {
 ///            │   Parked    │◀────────────────────────────│         │──────────────▶ Parked
 ///            │             │────────────────────────────▶│ Writing │
 ///            └─────────────┘                             └────┬────┘
-///                                                             │ zero with FUA
+///                                        more to copy:        │ zero with FUA
+///                                        to Reading           │
 ///  flush ───────────────────────────────────────────────▶ Flushing ──▶ done
 /// ```
 #[derive(Debug)]
@@ -117,6 +156,17 @@ pub(super) enum Stage {
     Holding,
 }
 
+impl Stage {
+    /// No replica has been asked yet.
+    pub(super) fn reading() -> Self {
+        Self::Reading {
+            tried: SlotSet::default(),
+            at: None,
+            bad: Vec::new(),
+        }
+    }
+}
+
 /// A mutation that is to be sent, and what comes after it.
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
@@ -128,6 +178,14 @@ pub(super) struct Piece {
 }
 
 impl Job {
+    /// What it reads.
+    pub(super) fn source(&self) -> Extent {
+        match &self.purpose {
+            Purpose::Transfer(transfer) => transfer.piece.0,
+            _ => self.extent,
+        }
+    }
+
     /// Bytes that it holds in memory.
     pub(super) fn bytes(&self) -> u64 {
         let held = match &self.purpose {
@@ -139,6 +197,7 @@ impl Job {
             Purpose::Read | Purpose::Compare { .. } | Purpose::Or { .. } | Purpose::Copy(_) => {
                 self.extent.length()
             }
+            Purpose::Transfer(_) => self.extent.length().min(TRANSFER_PIECE_BYTES),
             _ => 0,
         };
         held as u64 + read

@@ -4,6 +4,9 @@
 //! with, so nobody starves. Each lock counts those it waits for; a release counts the later ones
 //! down. Overlaps are found through one ordered set per power of two of the length: of the locks
 //! not longer than 2^n, those that overlap `[a, b)` begin in `(a − 2^n, b)`.
+//!
+//! A copy from one place to another takes both under one ticket, so that no two of them can wait
+//! for each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +27,17 @@ pub(super) enum Mode {
 struct Lock {
     extent: Extent,
     mode: Mode,
+    /// Held shared, beside the extent, which it does not overlap.
+    source: Option<Extent>,
+    /// Counts pairs of ranges.
     waits_for: usize,
+}
+
+impl Lock {
+    fn ranges(&self) -> impl Iterator<Item = (Extent, Mode)> + use<> {
+        let source = self.source.map(|extent| (extent, Mode::Shared));
+        std::iter::once((self.extent, self.mode)).chain(source)
+    }
 }
 
 /// The locks of one volume, held and waiting. Tickets grow in the order of arrival.
@@ -42,27 +55,50 @@ fn class_bytes(class: u32) -> u64 {
     1u64.checked_shl(class).unwrap_or(u64::MAX)
 }
 
+/// Both of two that overlap.
+fn hull(one: Extent, other: Extent) -> Extent {
+    let start = one.offset().min(other.offset());
+    let end = one.end().max(other.end());
+    Extent::new(start, end - start).unwrap_or(one)
+}
+
 impl RangeLocks {
-    /// Takes or queues a lock; `true` when it is held at once.
+    /// Takes or queues a lock of `extent`, and of `source` shared; `true` when it is held at once.
     ///
     /// # Panics
     ///
     /// When the ticket is not newer than every other: the order of arrival would be lost.
-    pub(super) fn acquire(&mut self, id: JobId, extent: Extent, mode: Mode) -> bool {
+    pub(super) fn acquire(
+        &mut self,
+        id: JobId,
+        extent: Extent,
+        mode: Mode,
+        source: Option<Extent>,
+    ) -> bool {
         if let Some((newest, _)) = self.locks.last_key_value() {
             assert!(*newest < id, "lock {id:?} after {newest:?}");
         }
-        let mut waits_for = 0;
-        self.for_conflicts(extent, mode, |_| waits_for += 1);
-        self.by_length
-            .entry(length_class(extent))
-            .or_default()
-            .insert((extent.offset(), id));
-        let lock = Lock {
+        let (extent, source) = match source {
+            Some(source) if source.overlaps(extent) => (hull(extent, source), None),
+            other => (extent, other),
+        };
+        let mut lock = Lock {
             extent,
             mode,
-            waits_for,
+            source,
+            waits_for: 0,
         };
+        let mut waits_for = 0;
+        for (extent, mode) in lock.ranges() {
+            self.for_conflicts(extent, mode, |_| waits_for += 1);
+        }
+        for (extent, _) in lock.ranges() {
+            self.by_length
+                .entry(length_class(extent))
+                .or_default()
+                .insert((extent.offset(), id));
+        }
+        lock.waits_for = waits_for;
         self.locks.insert(id, lock);
         waits_for == 0
     }
@@ -73,19 +109,23 @@ impl RangeLocks {
         let Some(lock) = self.locks.remove(&id) else {
             return;
         };
-        let class = length_class(lock.extent);
-        if let Some(set) = self.by_length.get_mut(&class) {
-            set.remove(&(lock.extent.offset(), id));
-            if set.is_empty() {
-                self.by_length.remove(&class);
+        for (extent, _) in lock.ranges() {
+            let class = length_class(extent);
+            if let Some(set) = self.by_length.get_mut(&class) {
+                set.remove(&(extent.offset(), id));
+                if set.is_empty() {
+                    self.by_length.remove(&class);
+                }
             }
         }
         let mut later = Vec::new();
-        self.for_conflicts(lock.extent, lock.mode, |other| {
-            if other > id {
-                later.push(other);
-            }
-        });
+        for (extent, mode) in lock.ranges() {
+            self.for_conflicts(extent, mode, |other| {
+                if other > id {
+                    later.push(other);
+                }
+            });
+        }
         later.sort_unstable();
         for other in later {
             if let Some(waiting) = self.locks.get_mut(&other) {
@@ -100,12 +140,18 @@ impl RangeLocks {
     fn for_conflicts(&self, extent: Extent, mode: Mode, mut found: impl FnMut(JobId)) {
         for (class, set) in &self.by_length {
             let from = extent.offset().saturating_sub(class_bytes(*class));
-            for (_, id) in set.range((from, JobId::FIRST)..(extent.end(), JobId::FIRST)) {
+            for (offset, id) in set.range((from, JobId::FIRST)..(extent.end(), JobId::FIRST)) {
                 let Some(other) = self.locks.get(id) else {
                     continue;
                 };
-                let conflict = mode == Mode::Exclusive || other.mode == Mode::Exclusive;
-                if conflict && other.extent.overlaps(extent) {
+                // The two ranges of a lock do not overlap, so that they begin apart.
+                let mut ranges = other.ranges();
+                let Some((theirs, their_mode)) = ranges.find(|(one, _)| one.offset() == *offset)
+                else {
+                    continue;
+                };
+                let conflict = mode == Mode::Exclusive || their_mode == Mode::Exclusive;
+                if conflict && theirs.overlaps(extent) {
                     found(*id);
                 }
             }
@@ -126,9 +172,9 @@ mod tests {
     #[test]
     fn reads_share_and_a_write_waits_for_them() {
         let mut locks = RangeLocks::default();
-        assert!(locks.acquire(JobId(1), extent(0, 8), Mode::Shared));
-        assert!(locks.acquire(JobId(2), extent(4, 8), Mode::Shared));
-        assert!(!locks.acquire(JobId(3), extent(6, 1), Mode::Exclusive));
+        assert!(locks.acquire(JobId(1), extent(0, 8), Mode::Shared, None));
+        assert!(locks.acquire(JobId(2), extent(4, 8), Mode::Shared, None));
+        assert!(!locks.acquire(JobId(3), extent(6, 1), Mode::Exclusive, None));
         let mut granted = Vec::new();
         locks.release(JobId(1), &mut granted);
         assert!(granted.is_empty());
@@ -139,9 +185,9 @@ mod tests {
     #[test]
     fn a_read_does_not_overtake_a_waiting_write() {
         let mut locks = RangeLocks::default();
-        assert!(locks.acquire(JobId(1), extent(0, 8), Mode::Shared));
-        assert!(!locks.acquire(JobId(2), extent(0, 8), Mode::Exclusive));
-        assert!(!locks.acquire(JobId(3), extent(0, 8), Mode::Shared));
+        assert!(locks.acquire(JobId(1), extent(0, 8), Mode::Shared, None));
+        assert!(!locks.acquire(JobId(2), extent(0, 8), Mode::Exclusive, None));
+        assert!(!locks.acquire(JobId(3), extent(0, 8), Mode::Shared, None));
         let mut granted = Vec::new();
         locks.release(JobId(2), &mut granted);
         assert_eq!(granted, [JobId(3)], "a waiting lock can be given up");
@@ -150,6 +196,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Act {
         Acquire(u64, u64, bool),
+        Copy(u64, u64, u64),
         Release(usize),
     }
 
@@ -157,14 +204,21 @@ mod tests {
         let length = prop_oneof![1u64..5, 1u64..200, Just(4096u64)];
         prop_oneof![
             (0u64..300, length, any::<bool>()).prop_map(|(o, l, w)| Act::Acquire(o, l, w)),
+            (0u64..300, 0u64..300, 1u64..60).prop_map(|(f, t, l)| Act::Copy(f, t, l)),
             (0usize..64).prop_map(Act::Release),
         ]
     }
 
+    /// A lock's ranges, and whether it will write there.
+    type Held = (JobId, Vec<(Extent, bool)>);
+
     /// The oracle: a lock is held when no earlier one in the list conflicts with it.
-    fn held(list: &[(JobId, Extent, bool)]) -> BTreeSet<JobId> {
-        let conflict = |a: &(JobId, Extent, bool), b: &(JobId, Extent, bool)| {
-            (a.2 || b.2) && a.1.overlaps(b.1)
+    fn held(list: &[Held]) -> BTreeSet<JobId> {
+        let conflict = |a: &Held, b: &Held| {
+            let pairs = a.1.iter().flat_map(|a| b.1.iter().map(move |b| (a, b)));
+            pairs
+                .into_iter()
+                .any(|(a, b)| (a.1 || b.1) && a.0.overlaps(b.0))
         };
         list.iter()
             .enumerate()
@@ -177,15 +231,24 @@ mod tests {
         #[test]
         fn the_locks_agree_with_a_list(acts in proptest::collection::vec(act(), 1..120)) {
             let mut locks = RangeLocks::default();
-            let mut list: Vec<(JobId, Extent, bool)> = Vec::new();
+            let mut list: Vec<Held> = Vec::new();
             let mut have = BTreeSet::new();
             for (at, act) in acts.into_iter().enumerate() {
                 match act {
                     Act::Acquire(offset, length, write) => {
                         let id = JobId(at as u64 + 1);
                         let mode = if write { Mode::Exclusive } else { Mode::Shared };
-                        list.push((id, extent(offset, length), write));
-                        if locks.acquire(id, extent(offset, length), mode) {
+                        list.push((id, vec![(extent(offset, length), write)]));
+                        if locks.acquire(id, extent(offset, length), mode, None) {
+                            have.insert(id);
+                        }
+                    }
+                    Act::Copy(from, to, length) => {
+                        let id = JobId(at as u64 + 1);
+                        let (from, to) = (extent(from, length), extent(to, length));
+                        // Of two that overlap all is locked alone.
+                        list.push((id, vec![(to, true), (from, from.overlaps(to))]));
+                        if locks.acquire(id, to, Mode::Exclusive, Some(from)) {
                             have.insert(id);
                         }
                     }

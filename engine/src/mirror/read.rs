@@ -42,8 +42,9 @@ impl Mirror {
             except.insert(replica.slot);
         }
         let mut header = Header::request(Opcode::Read, 0);
-        header.offset = job.extent.offset();
-        header.length = u32::try_from(job.extent.length()).unwrap_or(u32::MAX);
+        let source = job.source();
+        header.offset = source.offset();
+        header.length = u32::try_from(source.length()).unwrap_or(u32::MAX);
         match self.pick_source(except) {
             Some(source) => {
                 header.watermark = self.window.watermark().raw();
@@ -116,13 +117,14 @@ impl Mirror {
         let Some(job) = self.jobs.find_mut(id) else {
             return;
         };
+        let length = job.source().length();
         let Stage::Reading { at, tried, bad } = &mut job.stage else {
             return;
         };
         if *at != Some(from) {
             return;
         }
-        if frame.header.error.is_none() && frame.payload.len() as u64 == job.extent.length() {
+        if frame.header.error.is_none() && frame.payload.len() as u64 == length {
             let bad = std::mem::take(bad);
             self.read_done(id, frame.payload, now, effects);
             for (replica, layer, offset) in bad {
@@ -173,13 +175,11 @@ impl Mirror {
                 None => Ok(piece(new.clone(), *fua)),
             },
             Purpose::Or { data: bits, fua } => Ok(piece(or(&data, bits), *fua)),
-            Purpose::Copy(_) => {
-                let mut piece = piece(data, false);
-                if piece.data.iter().all(|byte| *byte == 0) {
-                    piece.opcode = Opcode::WriteZeroes;
-                    piece.data = Bytes::new();
-                }
-                Ok(piece)
+            Purpose::Copy(_) => Ok(piece(data, false).without_zeros()),
+            Purpose::Transfer(transfer) => {
+                let mut piece = piece(data, transfer.fua);
+                piece.extent = transfer.piece.1;
+                Ok(piece.without_zeros())
             }
             _ => Err(Outcome::Done(data)),
         };
@@ -190,6 +190,17 @@ impl Mirror {
                 self.finish_job(id);
             }
         }
+    }
+}
+
+impl Piece {
+    /// Zeros take no space; but only a write can be asked to be durable.
+    fn without_zeros(mut self) -> Self {
+        if !self.fua && self.data.iter().all(|byte| *byte == 0) {
+            self.opcode = Opcode::WriteZeroes;
+            self.data = Bytes::new();
+        }
+        self
     }
 }
 

@@ -5,7 +5,7 @@ use ankole_proto::wire::{DATA_BYTES_MAX, Opcode};
 use bytes::Bytes;
 
 use super::event::Effect;
-use super::job::{Job, JobId, Piece, Purpose, Stage};
+use super::job::{Job, JobId, Piece, Purpose, Stage, Transfer};
 use super::overlap::Mode;
 use super::replica::SlotSet;
 use super::{Mirror, Phase};
@@ -78,6 +78,9 @@ impl Mirror {
                 fits && data.len() as u64 == extent.length() && data.len() == expected.len()
             }
             Purpose::Read => fits,
+            Purpose::Transfer(Transfer { from, .. }) => {
+                from.length() == extent.length() && self.orders.size.contains(*from)
+            }
             _ => true,
         };
         assert!(legal, "data does not fit {extent}");
@@ -95,6 +98,10 @@ impl Mirror {
             Purpose::Read => Mode::Shared,
             _ => Mode::Exclusive,
         };
+        let source = match purpose {
+            Purpose::Transfer(Transfer { from, .. }) => Some(from),
+            _ => None,
+        };
         let id = self.jobs.add(Job {
             user,
             extent,
@@ -106,7 +113,7 @@ impl Mirror {
         if user.is_some() {
             self.watch(id, now);
         }
-        if self.locks.acquire(id, extent, mode) {
+        if self.locks.acquire(id, extent, mode, source) {
             self.ready.push_back(id);
         }
         id
@@ -146,19 +153,20 @@ impl Mirror {
             Purpose::Compare { .. }
             | Purpose::Or { .. }
             | Purpose::Copy(_)
+            | Purpose::Transfer(_)
             | Purpose::Repair(_)
                 if !admitted =>
             {
                 // What it read now might be of before a revert when it writes.
                 self.parked.push_back(id);
             }
-            Purpose::Read | Purpose::Compare { .. } | Purpose::Or { .. } | Purpose::Copy(_) => {
+            Purpose::Read
+            | Purpose::Compare { .. }
+            | Purpose::Or { .. }
+            | Purpose::Transfer(_)
+            | Purpose::Copy(_) => {
                 let writes = !matches!(job.purpose, Purpose::Read);
-                job.stage = Stage::Reading {
-                    tried: SlotSet::default(),
-                    at: None,
-                    bad: Vec::new(),
-                };
+                job.stage = Stage::reading();
                 if writes {
                     self.jobs.begin(id);
                 }
@@ -294,6 +302,7 @@ fn split(operation: Operation) -> (Extent, Purpose) {
             (extent, purpose)
         }
         Operation::Or { extent, data, fua } => (extent, Purpose::Or { data, fua }),
+        Operation::Copy { from, to, fua } => (to, Purpose::Transfer(Transfer::new(from, to, fua))),
         Operation::Flush => (NOTHING, Purpose::Flush),
     }
 }

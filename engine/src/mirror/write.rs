@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Mirror;
 use super::event::Effect;
-use super::job::{CopyReason, JobId, Piece, Purpose, Stage};
+use super::job::{CopyReason, JobId, Piece, Purpose, Stage, Transfer};
 use super::loss::Grace;
 use super::replica::{Ask, Replica, SlotSet};
 use super::window::{Mutation, Verdict};
@@ -210,7 +210,11 @@ impl Mirror {
         };
         job.progress = now;
         let flushes = matches!(job.purpose, Purpose::Zero { fua: true, .. });
-        let more = flushes || matches!(job.stage, Stage::Writing { rest: Some(_) });
+        let copies_on = match &job.purpose {
+            Purpose::Transfer(transfer) => transfer.next(job.extent).is_some(),
+            _ => false,
+        };
+        let more = flushes || copies_on || matches!(job.stage, Stage::Writing { rest: Some(_) });
         if verdict == Verdict::Refused {
             self.answer_job(id, Outcome::Failed(why), now, effects);
             // A replica in rebuild that has it differs from the others now.
@@ -252,10 +256,30 @@ impl Mirror {
             (_, Purpose::Zero { fua: true, .. }) if verdict == Verdict::Done => {
                 self.flush_for(id, now, effects);
             }
+            (_, Purpose::Transfer(transfer)) if verdict == Verdict::Done => {
+                match transfer.next(job.extent) {
+                    Some(next) => self.transfer_on(id, next, now, effects),
+                    None => drop(self.finish_job(id)),
+                }
+            }
             _ => {
                 self.finish_job(id);
             }
         }
+    }
+
+    /// Reads the next piece of a copy, unless nobody waits for it any more.
+    fn transfer_on(&mut self, id: JobId, next: Transfer, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.find_mut(id) else {
+            return;
+        };
+        if job.user.is_none() {
+            self.finish_job(id);
+            return;
+        }
+        job.purpose = Purpose::Transfer(next);
+        job.stage = Stage::reading();
+        self.dispatch_read(id, now, effects);
     }
 }
 

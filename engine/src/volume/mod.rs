@@ -92,6 +92,17 @@ pub enum Operation {
         /// Durable before it is answered.
         fua: bool,
     },
+    /// Atomically: what `from` holds is put on `to`, which is as long. Any length, and they may
+    /// overlap: bytes are then taken in ascending order, a piece at a time. No write to either
+    /// comes between (SPC-4 EXTENDED COPY).
+    Copy {
+        /// What is read.
+        from: Extent,
+        /// Where it is written.
+        to: Extent,
+        /// Durable before it is answered.
+        fua: bool,
+    },
     /// Everything acknowledged before is on the media of every in-sync replica (INV-5).
     Flush,
 }

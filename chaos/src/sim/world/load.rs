@@ -132,7 +132,16 @@ impl World {
                 // Sets no bit, but reads and writes: a write that comes between is lost.
                 let zeros = vec![0; usize::try_from(extent.length()).unwrap_or_default()];
                 let data = Bytes::from(zeros);
-                (Operation::Or { extent, data, fua }, Waiting::Or)
+                (Operation::Or { extent, data, fua }, Waiting::Same)
+            }
+            Ask::Copy(extent, fua) if self.mutation == Some(Mutation::CopyUnlocked) => {
+                let waiting = Waiting::Torn { extent, fua };
+                (Operation::Read { extent }, waiting)
+            }
+            Ask::Copy(extent, fua) => {
+                // As with the OR of zeros.
+                let (from, to) = (extent, extent);
+                (Operation::Copy { from, to, fua }, Waiting::Same)
             }
             Ask::Flush => (Operation::Flush, Waiting::Flush { begin: now }),
         }
@@ -193,7 +202,7 @@ impl World {
                             model.history.flush_failed(id);
                         }
                     }
-                    Waiting::Read { .. } | Waiting::Or => {}
+                    Waiting::Read { .. } | Waiting::Torn { .. } | Waiting::Same => {}
                 }
                 Ok(())
             }
@@ -236,7 +245,18 @@ impl World {
                 durable,
                 extent,
             } => self.acknowledge(id, write, durable, extent),
-            Waiting::Or => Ok(()),
+            Waiting::Same => Ok(()),
+            Waiting::Torn { extent, fua } => {
+                let data = data.clone();
+                let operation = Operation::Write { extent, data, fua };
+                match self.engines.get_mut(&id) {
+                    Some(engine) => {
+                        let event = engine.submit(operation, Waiting::Same);
+                        self.step(id, event)
+                    }
+                    None => Ok(()),
+                }
+            }
             Waiting::Flush { begin } => {
                 self.summary.flushes += 1;
                 if let Some(model) = self.model_of(id) {
@@ -352,7 +372,10 @@ impl World {
             .any(|waiting| match waiting {
                 Waiting::Mutation { extent: other, .. }
                 | Waiting::Compare { extent: other, .. } => other.overlaps(extent),
-                Waiting::Read { .. } | Waiting::Or | Waiting::Flush { .. } => false,
+                Waiting::Read { .. }
+                | Waiting::Torn { .. }
+                | Waiting::Same
+                | Waiting::Flush { .. } => false,
             })
     }
 

@@ -26,4 +26,6 @@ pub use service::{
 };
 
 #[cfg(test)]
+mod digest_tests;
+#[cfg(test)]
 mod tests;

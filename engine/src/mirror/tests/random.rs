@@ -23,6 +23,15 @@ fn submit_any(world: &mut World) {
         4..8 => drop(world.read(block, blocks)),
         8 if fua => drop(world.submit(Operation::WriteZeroes { extent, fua })),
         8 => drop(world.submit(Operation::Unmap { extent })),
+        // Changes nothing, but reads and writes: a write that comes between is lost.
+        9 if fua => {
+            let (from, to) = (extent, extent);
+            world.submit(Operation::Copy {
+                from,
+                to,
+                fua: false,
+            });
+        }
         _ => drop(world.submit(Operation::Flush)),
     }
 }

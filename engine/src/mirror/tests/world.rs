@@ -607,6 +607,7 @@ fn short(operation: &Operation) -> String {
         Operation::WriteZeroes { extent, .. } => format!("zero {extent}"),
         Operation::CompareAndWrite { extent, .. } => format!("compare {extent}"),
         Operation::Or { extent, .. } => format!("or {extent}"),
+        Operation::Copy { from, to, .. } => format!("copy {from} to {to}"),
         Operation::Flush => "flush".to_owned(),
     }
 }

@@ -10,7 +10,7 @@ use crate::scsi::block::{
 use crate::scsi::{copy, inquiry, mode, opcodes, primary, reservation, sanitize};
 
 #[rustfmt::skip]
-pub(in crate::scsi) const TABLE: [Command; 61] = [
+pub(in crate::scsi) const TABLE: [Command; 62] = [
     // TEST UNIT READY
     Command::new([0x00, 0x00, 0x00, 0x00, 0x00, 0x00], Access::Always, data::none, primary::test_unit_ready),
     // REQUEST SENSE
@@ -89,6 +89,8 @@ pub(in crate::scsi) const TABLE: [Command; 61] = [
     Command::new([0x5f, 0x00, 0xff, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00], Access::Reserving, data::list_5, reservation::preempt_and_abort).action(0x05),
     // PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY
     Command::new([0x5f, 0x00, 0xff, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00], Access::Reserving, data::list_5, reservation::register_and_ignore).action(0x06),
+    // PERSISTENT RESERVE OUT, REGISTER AND MOVE
+    Command::new([0x5f, 0x00, 0xff, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00], Access::Reserving, data::list_5, reservation::register_and_move).action(0x07),
     // EXTENDED COPY (LID1)
     Command::new([0x83, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00], Access::Writing, data::list_10, copy::extended_copy).action(0x00),
     // RECEIVE COPY RESULTS, COPY STATUS

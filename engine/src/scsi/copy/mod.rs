@@ -2,8 +2,8 @@
 //! of the volume to another. No other device can be reached, so that only descriptors that name this
 //! unit are accepted.
 //!
-//! A copy goes a bounded piece at a time: read, then write what was read. Ranges that overlap are
-//! copied in ascending order, as SPC-4 6.4.6.3 leaves open.
+//! Each segment is one operation of the volume, which no write to its source or destination comes
+//! between. Ranges that overlap are copied in ascending order, as SPC-4 6.4.6.3 leaves open.
 
 mod page;
 mod parameters;
@@ -15,7 +15,6 @@ pub(super) use results::{copy_status, operating_parameters};
 use std::collections::VecDeque;
 
 use ankole_proto::Extent;
-use bytes::Bytes;
 
 use super::handle::{After, Handled, Refusal, Step, Task};
 use super::nexus::NexusId;
@@ -24,9 +23,6 @@ use super::task::Status;
 use super::unit::LogicalUnit;
 use crate::volume::{Operation, Outcome};
 use parameters::{ListId, Parameters};
-
-/// What one step moves.
-const PIECE_BYTES: u64 = 1 << 20;
 
 /// What became of a copy whose results may be asked for.
 #[derive(Debug, Clone, Copy)]
@@ -79,33 +75,12 @@ struct Segment {
     to: Extent,
 }
 
-impl Segment {
-    /// The first piece and the rest.
-    fn split(self) -> Option<(Self, Option<Self>)> {
-        let bytes = self.from.length().min(PIECE_BYTES);
-        let head = Self {
-            from: Extent::new(self.from.offset(), bytes)?,
-            to: Extent::new(self.to.offset(), bytes)?,
-        };
-        let left = self.from.length() - bytes;
-        let rest = Self {
-            from: Extent::new(self.from.end() - left, left)?,
-            to: Extent::new(self.to.end() - left, left)?,
-        };
-        Some((head, (left > 0).then_some(rest)))
-    }
-}
-
 /// A copy on its way.
 #[derive(Debug)]
 pub(super) struct CopyJob {
     list: Option<ListId>,
-    /// The segments not yet begun, the next one last.
+    /// The segments not yet done, the one at hand last.
     segments: Vec<Segment>,
-    /// What is left of the segment at hand.
-    rest: Option<Segment>,
-    /// What is being read, to be written there next.
-    reading: Option<Extent>,
     ended_segments: u16,
     bytes: u64,
     fua: bool,
@@ -123,8 +98,6 @@ pub(super) fn extended_copy(unit: &mut LogicalUnit, task: &Task) -> Handled {
     let job = CopyJob {
         list,
         segments,
-        rest: None,
-        reading: None,
         ended_segments: 0,
         bytes: 0,
         fua: unit.mode.writes_through(),
@@ -133,50 +106,31 @@ pub(super) fn extended_copy(unit: &mut LogicalUnit, task: &Task) -> Handled {
 }
 
 impl CopyJob {
-    /// The next read, or the end.
-    fn advance(mut self: Box<Self>, unit: &mut LogicalUnit, nexus: NexusId) -> Handled {
-        let next = self.rest.take().or_else(|| self.segments.pop());
-        let Some((piece, rest)) = next.and_then(Segment::split) else {
+    /// The next segment, or the end.
+    fn advance(self: Box<Self>, unit: &mut LogicalUnit, nexus: NexusId) -> Handled {
+        let Some(Segment { from, to }) = self.segments.last().copied() else {
             self.end(unit, nexus, false);
             return Ok(Step::Good);
         };
-        self.rest = rest;
-        self.reading = Some(piece.to);
-        Ok(Step::Run(
-            vec![Operation::Read { extent: piece.from }],
-            After::Copy(self),
-        ))
+        let fua = self.fua;
+        let copy = Operation::Copy { from, to, fua };
+        Ok(Step::Run(vec![copy], After::Copy(self)))
     }
 
-    /// Goes on when a read or a write is done.
+    /// Goes on when a segment is done.
     pub(super) fn resume(
         mut self: Box<Self>,
         unit: &mut LogicalUnit,
         nexus: NexusId,
         outcomes: Vec<Outcome>,
     ) -> Handled {
-        let data = match outcomes.into_iter().next() {
-            Some(Outcome::Done(data)) => data,
-            Some(Outcome::Failed(failure)) => {
-                self.end(unit, nexus, true);
-                return Err(copy_failure(failure.into()));
-            }
-            Some(Outcome::Miscompare { .. }) | None => Bytes::new(),
-        };
-        if let Some(extent) = self.reading.take() {
-            if data.len() as u64 != extent.length() {
-                self.end(unit, nexus, true);
-                return Err(aborted(AdditionalSense::INTERNAL_TARGET_FAILURE));
-            }
-            self.bytes += extent.length();
-            let fua = self.fua;
-            return Ok(Step::Run(
-                vec![Operation::Write { extent, data, fua }],
-                After::Copy(self),
-            ));
+        if let Some(Outcome::Failed(failure)) = outcomes.into_iter().next() {
+            self.end(unit, nexus, true);
+            return Err(copy_failure(failure.into()));
         }
-        if self.rest.is_none() {
+        if let Some(done) = self.segments.pop() {
             self.ended_segments = self.ended_segments.saturating_add(1);
+            self.bytes += done.to.length();
         }
         self.advance(unit, nexus)
     }

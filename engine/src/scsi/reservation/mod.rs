@@ -6,13 +6,16 @@
 
 mod change;
 mod legacy;
+mod moving;
 mod report;
 mod request;
 mod state;
 mod stored;
+mod transport;
 
 pub(super) use change::ReservationChange;
 pub(super) use legacy::{release, reserve};
+pub(super) use moving::register_and_move;
 pub(super) use report::{capabilities, full_status, read_keys, read_reservation};
 pub(super) use request::{
     clear, preempt, preempt_and_abort, register, register_and_ignore,

@@ -1,12 +1,10 @@
 //! PERSISTENT RESERVE IN (SPC-4 6.15).
 
-use std::fmt::Write as _;
-
 use bytes::{BufMut, BytesMut};
 
 use super::state::{Held, Kind, Reservations};
+use super::transport::TransportId;
 use crate::scsi::handle::{Handled, Refusal, Task};
-use crate::scsi::nexus::InitiatorPort;
 use crate::scsi::primary::cut;
 use crate::scsi::unit::LogicalUnit;
 
@@ -64,9 +62,11 @@ fn holder_key(reservations: &Reservations, held: &Held) -> u64 {
         .map_or(0, |registration| registration.key)
 }
 
-/// REPORT CAPABILITIES: all types, all target ports at once (there is one), kept through power loss.
+/// REPORT CAPABILITIES: all types, other initiator ports can be named, all target ports at once
+/// (there is one), kept through power loss.
 pub(in crate::scsi) fn capabilities(unit: &mut LogicalUnit, task: &Task) -> Handled {
     const LENGTH: u16 = 8;
+    const SPECIFY_INITIATOR_PORTS: u8 = 0x08;
     const ALL_TARGET_PORTS: u8 = 0x04;
     const PERSIST_CAPABLE: u8 = 0x01;
     const TYPE_MASK_VALID: u8 = 0x80;
@@ -77,7 +77,7 @@ pub(in crate::scsi) fn capabilities(unit: &mut LogicalUnit, task: &Task) -> Hand
         .fold(0_u16, |mask, kind| mask | (1 << kind as u8));
     let mut out = BytesMut::with_capacity(usize::from(LENGTH));
     out.put_u16(LENGTH);
-    out.put_u8(ALL_TARGET_PORTS | PERSIST_CAPABLE);
+    out.put_u8(SPECIFY_INITIATOR_PORTS | ALL_TARGET_PORTS | PERSIST_CAPABLE);
     out.put_u8(TYPE_MASK_VALID | u8::from(reservations.kept_through_power_loss));
     out.put_u16_le(types);
     out.put_u16(0);
@@ -103,7 +103,7 @@ pub(in crate::scsi) fn full_status(unit: &mut LogicalUnit, task: &Task) -> Handl
             .as_ref()
             .filter(|_| holds)
             .map_or(0, |held| held.kind as u8);
-        let transport_id = transport_id(&registration.port);
+        let transport_id = TransportId::Port(registration.port.clone()).encode();
         descriptors.put_u64(registration.key);
         descriptors.put_u32(0);
         descriptors.put_u8(ALL_TARGET_PORTS | if holds { HOLDER } else { 0 });
@@ -118,23 +118,4 @@ pub(in crate::scsi) fn full_status(unit: &mut LogicalUnit, task: &Task) -> Handl
     put_u32_length(&mut out, descriptors.len());
     out.put_slice(&descriptors);
     answer(task, out)
-}
-
-/// The TransportID of an iSCSI initiator port with its session (SPC-4 7.6.4.6): the name, `,i,0x`
-/// and the ISID, ended and padded with zeros.
-fn transport_id(port: &InitiatorPort) -> BytesMut {
-    const PORT_FORMAT: u8 = 0x40;
-    const ISCSI: u8 = 0x05;
-    const NAME_BYTES_MIN: usize = 20;
-    let mut name = format!("{},i,0x", port.name);
-    for byte in port.isid {
-        let _ = write!(name, "{byte:02x}");
-    }
-    let padded = (name.len() + 1).next_multiple_of(4).max(NAME_BYTES_MIN);
-    let mut out = BytesMut::with_capacity(4 + padded);
-    out.put_slice(&[PORT_FORMAT | ISCSI, 0]);
-    out.put_u16(u16::try_from(padded).unwrap_or(u16::MAX));
-    out.put_slice(name.as_bytes());
-    out.put_bytes(0, padded - name.len());
-    out
 }

@@ -1,7 +1,10 @@
 //! PERSISTENT RESERVE OUT (SPC-4 6.16).
 
+use bytes::Bytes;
+
 use super::change::ReservationChange;
-use super::state::{Held, Kind, Registration, Reservations};
+use super::state::{Held, Kind, Reservations};
+use super::transport::TransportId;
 use crate::scsi::handle::{Change, Handled, Refusal, Step, Task};
 use crate::scsi::nexus::{InitiatorPort, NexusId};
 use crate::scsi::sense::{AdditionalSense, Sense};
@@ -11,35 +14,39 @@ use crate::scsi::unit::LogicalUnit;
 ///
 /// ```text
 /// 0  u64  reservation key              20  SPEC_I_PT, ALL_TG_PT, APTPL
-/// 8  u64  service action key           24
+/// 8  u64  service action key           24  with SPEC_I_PT: u32 bytes of TransportIDs, and they
 /// ```
-struct Parameters {
-    port: InitiatorPort,
-    key: u64,
-    action_key: u64,
-    keep_through_power_loss: bool,
+pub(super) struct Parameters {
+    pub(super) port: InitiatorPort,
+    pub(super) key: u64,
+    pub(super) action_key: u64,
+    pub(super) keep_through_power_loss: bool,
+}
+
+const FLAGS_AT: usize = 20;
+const SPECIFY_INITIATOR_PORTS: u8 = 0x08;
+
+fn length_error() -> Sense {
+    Sense::illegal(AdditionalSense::PARAMETER_LIST_LENGTH_ERROR)
 }
 
 impl Parameters {
+    pub(super) const ACTION_KEY_AT: usize = 8;
     const BYTES: usize = 24;
 
-    fn of(unit: &LogicalUnit, task: &Task) -> Result<Self, Refusal> {
-        const FLAGS_AT: usize = 20;
-        const SPECIFY_INITIATOR_PORTS: u8 = 0x08;
+    /// What all lists have; APTPL is the last bit of the flags at this byte. And the whole list.
+    pub(super) fn read(
+        unit: &LogicalUnit,
+        task: &Task,
+        flags_at: usize,
+    ) -> Result<(Self, Bytes), Refusal> {
         const ACTIVATE_PERSIST: u8 = 0x01;
         if unit.reservations.legacy.is_some() {
             return Err(Refusal::CONFLICT);
         }
-        let length_error = || Sense::illegal(AdditionalSense::PARAMETER_LIST_LENGTH_ERROR);
         let told = task.cdb.u32(5) as usize;
         let list = task.parameters(told)?;
-        let flags = *list.get(FLAGS_AT).ok_or_else(length_error)?;
-        if flags & SPECIFY_INITIATOR_PORTS != 0 {
-            return Err(Sense::invalid_parameter(FLAGS_AT).into());
-        }
-        if list.len() != Self::BYTES {
-            return Err(length_error().into());
-        }
+        let flags = *list.get(flags_at).ok_or_else(length_error)?;
         let number = |at: usize| {
             list.iter()
                 .skip(at)
@@ -51,24 +58,79 @@ impl Parameters {
             .get(&task.nexus)
             .map(|nexus| nexus.port.clone())
             .ok_or(Refusal::CONFLICT)?;
-        Ok(Self {
+        let parameters = Self {
             port,
             key: number(0),
-            action_key: number(8),
+            action_key: number(Self::ACTION_KEY_AT),
             keep_through_power_loss: flags & ACTIVATE_PERSIST != 0,
-        })
+        };
+        Ok((parameters, list))
+    }
+
+    /// For what concerns nobody but the port that asks.
+    fn of(unit: &LogicalUnit, task: &Task) -> Result<Self, Refusal> {
+        let (parameters, list) = Self::read(unit, task, FLAGS_AT)?;
+        if list[FLAGS_AT] & SPECIFY_INITIATOR_PORTS != 0 {
+            return Err(Sense::invalid_parameter(FLAGS_AT).into());
+        }
+        if list.len() != Self::BYTES {
+            return Err(length_error().into());
+        }
+        Ok(parameters)
+    }
+
+    /// And with SPEC_I_PT the others that are to be registered, as they are named.
+    fn with_others(
+        unit: &LogicalUnit,
+        task: &Task,
+    ) -> Result<(Self, Option<Vec<TransportId>>), Refusal> {
+        let (parameters, list) = Self::read(unit, task, FLAGS_AT)?;
+        if list[FLAGS_AT] & SPECIFY_INITIATOR_PORTS == 0 {
+            return Ok((Self::of(unit, task)?, None));
+        }
+        let others = list.get(Self::BYTES..).ok_or_else(length_error)?;
+        Ok((parameters, Some(read_others(others)?)))
     }
 
     /// For what only a registrant who knows its key may do.
     fn of_registrant(unit: &LogicalUnit, task: &Task) -> Result<Self, Refusal> {
-        let parameters = Self::of(unit, task)?;
-        let registered = unit.reservations.registration(&parameters.port);
-        if registered.is_some_and(|entry| entry.key == parameters.key) {
-            Ok(parameters)
+        Self::of(unit, task)?.by_registrant(unit)
+    }
+
+    /// When the port is registered with the key that it gave.
+    pub(super) fn by_registrant(self, unit: &LogicalUnit) -> Result<Self, Refusal> {
+        let registered = unit.reservations.registration(&self.port);
+        if registered.is_some_and(|entry| entry.key == self.key) {
+            Ok(self)
         } else {
             Err(Refusal::CONFLICT)
         }
     }
+}
+
+/// The TransportIDs and their length before them. No more are read than could be registered.
+fn read_others(list: &[u8]) -> Result<Vec<TransportId>, Refusal> {
+    const BYTES_BEFORE: usize = 4;
+    let (told, mut rest) = list.split_first_chunk().ok_or_else(length_error)?;
+    if usize::try_from(u32::from_be_bytes(*told)) != Ok(rest.len()) {
+        return Err(length_error().into());
+    }
+    let mut others = Vec::new();
+    let whole = rest.len();
+    while !rest.is_empty() {
+        let at = Parameters::BYTES + BYTES_BEFORE + whole - rest.len();
+        let (other, after) = TransportId::decode(rest, at)?;
+        others.push(other);
+        if others.len() > Reservations::REGISTRATIONS_MAX {
+            return Err(no_room().into());
+        }
+        rest = after;
+    }
+    Ok(others)
+}
+
+fn no_room() -> Sense {
+    Sense::illegal(AdditionalSense::INSUFFICIENT_REGISTRATION_RESOURCES)
 }
 
 /// The type in byte 2; only the whole unit can be reserved (scope 0).
@@ -80,7 +142,7 @@ fn kind(task: &Task) -> Result<Kind, Refusal> {
     Kind::from_code(scope_and_type).ok_or(Sense::invalid_cdb(2).into())
 }
 
-fn changed(change: ReservationChange) -> Handled {
+pub(super) fn changed(change: ReservationChange) -> Handled {
     Ok(Step::Keep(Change::Reservations(Box::new(change))))
 }
 
@@ -92,7 +154,7 @@ impl Reservations {
             .collect()
     }
 
-    fn next_generation(&mut self) {
+    pub(super) fn next_generation(&mut self) {
         self.generation = self.generation.wrapping_add(1);
     }
 
@@ -110,9 +172,10 @@ impl Reservations {
     }
 }
 
-/// REGISTER.
+/// REGISTER. With SPEC_I_PT the others that are named and not registered get the same key, all of
+/// them or none (SPC-4 table 67).
 pub(in crate::scsi) fn register(unit: &mut LogicalUnit, task: &Task) -> Handled {
-    let parameters = Parameters::of(unit, task)?;
+    let (parameters, others) = Parameters::with_others(unit, task)?;
     let registered = unit
         .reservations
         .registration(&parameters.port)
@@ -120,35 +183,42 @@ pub(in crate::scsi) fn register(unit: &mut LogicalUnit, task: &Task) -> Handled 
     if registered.unwrap_or(0) != parameters.key {
         return Err(Refusal::CONFLICT);
     }
-    set_key(unit, task.nexus, parameters)
+    if registered.is_some() && others.is_some() {
+        return Err(Sense::invalid_cdb(1).into());
+    }
+    set_key(unit, task.nexus, parameters, &others.unwrap_or_default())
 }
 
 /// REGISTER AND IGNORE EXISTING KEY.
 pub(in crate::scsi) fn register_and_ignore(unit: &mut LogicalUnit, task: &Task) -> Handled {
     let parameters = Parameters::of(unit, task)?;
-    set_key(unit, task.nexus, parameters)
+    set_key(unit, task.nexus, parameters, &[])
 }
 
-fn set_key(unit: &LogicalUnit, asking: NexusId, parameters: Parameters) -> Handled {
+fn set_key(
+    unit: &LogicalUnit,
+    asking: NexusId,
+    parameters: Parameters,
+    others: &[TransportId],
+) -> Handled {
     let Parameters {
         port, action_key, ..
     } = parameters;
     let mut change = ReservationChange::of(unit);
-    let registrations = &mut change.reservations.registrations;
+    let registrations = &change.reservations.registrations;
     let place = registrations.iter().position(|entry| entry.port == port);
-    match (
-        place.map(|place| (place, &mut registrations[place])),
-        action_key,
-    ) {
+    match (place, action_key) {
         (None, 0) => return Ok(Step::Good),
-        (Some((place, _)), 0) => unregister(&mut change, unit, asking, place),
-        (Some((_, entry)), key) => entry.key = key,
-        (None, key) => {
-            registrations.push(Registration { port, key });
+        (Some(place), 0) => unregister(&mut change, unit, asking, place),
+        (_, key) => {
+            change.reservations.register(&port, key);
+            for port in others.iter().flat_map(|other| unit.ports_named(other)) {
+                if unit.reservations.registration(&port).is_none() {
+                    change.reservations.register(&port, key);
+                }
+            }
             if !change.reservations.fits() {
-                return Err(
-                    Sense::illegal(AdditionalSense::INSUFFICIENT_REGISTRATION_RESOURCES).into(),
-                );
+                return Err(no_room().into());
             }
         }
     }

@@ -9,6 +9,7 @@ mod blocks;
 mod copies;
 mod golden;
 mod modes;
+mod moving;
 mod primaries;
 mod properties;
 mod provisioning;
@@ -177,6 +178,11 @@ impl Device {
                 for (byte, bits) in self.bytes(extent).iter_mut().zip(&data) {
                     *byte |= bits;
                 }
+            }
+            Operation::Copy { from, to, .. } => {
+                assert_eq!(from.length(), to.length());
+                let source = from.offset() as usize..from.end() as usize;
+                self.memory.copy_within(source, to.offset() as usize);
             }
             Operation::Flush => {}
         }

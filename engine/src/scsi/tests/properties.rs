@@ -124,6 +124,10 @@ fn check(operation: &Operation, size: VolumeSize) -> Result<(), TestCaseError> {
         Operation::Write { extent, data, .. }
         | Operation::Or { extent, data, .. }
         | Operation::CompareAndWrite { extent, data, .. } => (extent, Some(data)),
+        Operation::Copy { from, to, .. } => {
+            prop_assert!(from.length() == to.length() && size.contains(*from));
+            (to, None)
+        }
     };
     prop_assert!(!extent.is_empty() && size.contains(*extent));
     if let Some(data) = data {

@@ -226,7 +226,10 @@ fn each_change_hands_out_the_state_to_keep() {
 #[test]
 fn full_status_and_capabilities_have_these_bytes() {
     let mut device = held(3);
-    assert_eq!(report(&mut device, 2)[..], [0, 8, 5, 0x80, 0xea, 1, 0, 0]);
+    assert_eq!(
+        report(&mut device, 2)[..],
+        [0, 8, 0x0d, 0x80, 0xea, 1, 0, 0]
+    );
     let status = report(&mut device, 3);
     assert_eq!(status[..8], [0, 0, 0, 2, 0, 0, 0, 152]);
     assert_eq!(
@@ -249,10 +252,8 @@ fn wrong_parameter_lists_are_refused() {
     }
     let mut list = [0; 24];
     list[20] = 8;
-    assert_sense(
-        &device.run(&[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0], &list),
-        BAD_PARAMETER,
-    );
+    let done = device.run(&[0x5f, REGISTER_AND_IGNORE, 0, 0, 0, 0, 0, 0, 24, 0], &list);
+    assert_sense(&done, BAD_PARAMETER);
 }
 
 #[test]
