@@ -21,6 +21,7 @@ mod report;
 mod slot;
 mod tenancy;
 mod trash;
+mod warning;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ pub use marker::{Marker, MarkerError};
 pub use offline::{Offline, OfflineError};
 pub use slot::{Occupant, Slot, StoreReplica};
 pub use tenancy::{ConnectionId, Tenancy};
+pub use warning::Room;
 
 /// The directory of replicas on a disk.
 const REPLICAS: &str = "replicas";

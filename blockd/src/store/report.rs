@@ -7,6 +7,7 @@ use ankole_proto::rpc::v1::{
 use ankole_proto::wire::body::Memory;
 
 use super::disk_root::DiskRoot;
+use super::warning::warning;
 use super::{Missing, Slot, Store, now_ms};
 use crate::disk::Space;
 use crate::replica::{ChecksumMismatch, ScrubReport, State};
@@ -117,14 +118,15 @@ fn scrub_progress(scrub: &ScrubReport) -> ScrubProgress {
 }
 
 fn disk_report(root: &DiskRoot, replicas: Vec<ReplicaReport>) -> DiskReport {
-    let (space, fault) = match root.space() {
-        Ok(space) => (space, String::new()),
+    let (space, fault, warning) = match root.space() {
+        Ok(space) => (space, String::new(), warning(space, &replicas)),
         Err(error) => {
             let none = Space {
                 capacity_bytes: 0,
                 free_bytes: 0,
             };
-            (none, format!("{}: {error}", root.path().display()))
+            let fault = format!("{}: {error}", root.path().display());
+            (none, fault, String::new())
         }
     };
     DiskReport {
@@ -134,7 +136,7 @@ fn disk_report(root: &DiskRoot, replicas: Vec<ReplicaReport>) -> DiskReport {
         free_bytes: space.free_bytes,
         fault,
         replicas,
-        warning: String::new(),
+        warning,
     }
 }
 
