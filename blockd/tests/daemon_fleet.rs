@@ -289,6 +289,8 @@ fn a_replica_that_should_be_there_is_reported_missing_and_not_created() {
         let replica = replica(report)?;
         assert_eq!(replica.state(), StoredState::Faulted);
         assert!(replica.message.contains("missing"), "{replica:?}");
+        let warning = &report.disks.first()?.warning;
+        assert!(warning.contains("1 of 1 replicas faulted"), "{warning}");
         Some(())
     });
     daemon.stop();

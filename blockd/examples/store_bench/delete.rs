@@ -14,7 +14,7 @@ use crate::plain::Plain;
 use crate::row::Row;
 use crate::store::{BLOCK, Store, layer};
 
-/// As `daemon::upkeep` does it: steps of 1 MiB, and after each a rest of three times its length.
+/// As `daemon::upkeep` does it: steps of 128 KiB, and after each a rest of three times its length.
 const STEP_BLOCKS: u64 = 32;
 const REST_FACTOR: u32 = 3;
 const REST_MIN: Duration = Duration::from_millis(1);
@@ -41,8 +41,48 @@ pub(crate) fn run(folder: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
             theirs.figures,
             ratios,
         ),
+        at_full_speed(folder, bytes)?,
     ])
 }
+
+/// A merge that nothing holds back, beside a copy of a plain file in pieces of 1 MiB that is synced
+/// as often as a merge syncs.
+fn at_full_speed(folder: &Path, bytes: u64) -> anyhow::Result<Row> {
+    let store = Mutex::new(deleted(folder, "full-speed", bytes)?);
+    let ours = timed(|| merge(&store, |_| ()))?;
+    store.into_inner().destroy()?;
+    let from = Plain::create(&folder.join("from"), bytes)?;
+    from.fill(bytes)?;
+    let to = Plain::create(&folder.join("to"), bytes)?;
+    let theirs = timed(|| {
+        let mut piece = vec![0; PIECE];
+        for at in (0..bytes).step_by(PIECE) {
+            from.read_piece(&mut piece, at)?;
+            to.write_piece(&piece, at)?;
+            if at % (2 * PIECE as u64) != 0 {
+                to.flush()?;
+            }
+        }
+        Ok(())
+    })?;
+    for name in ["from", "to"] {
+        std::fs::remove_file(folder.join(name))?;
+    }
+    let (ours_mib, theirs_mib) = (rate_mib(bytes, ours.time()), rate_mib(bytes, theirs.time()));
+    Ok(Row::beside(
+        format!("merge, nothing beside ({ours_mib:.0} MiB/s; copy {theirs_mib:.0})"),
+        ours.figures(),
+        theirs.figures(),
+        vec![ours_mib / theirs_mib],
+    ))
+}
+
+fn timed(act: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Samples> {
+    Samples::take(1, act)
+}
+
+/// What is done after a step that began then.
+type Pause = fn(Instant);
 
 /// I/O beside something that took this long.
 struct Beside {
@@ -107,16 +147,21 @@ fn idle() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn on_store(folder: &Path, bytes: u64) -> anyhow::Result<(Beside, Figures)> {
-    eprintln!("delete");
-    let mut store = Store::create(folder, "delete", bytes)?;
+/// A replica with a full sealed layer that is to go, under an empty head.
+fn deleted(folder: &Path, name: &str, bytes: u64) -> anyhow::Result<Store> {
+    let mut store = Store::create(folder, name, bytes)?;
     let piece = vec![0x5a; PIECE];
     for at in (0..bytes).step_by(PIECE) {
         store.write_piece(&piece, at)?;
     }
     store.seal()?;
     store.replica.remove_layer(layer(1)?)?;
-    let store = Mutex::new(store);
+    Ok(store)
+}
+
+fn on_store(folder: &Path, bytes: u64) -> anyhow::Result<(Beside, Figures)> {
+    eprintln!("delete");
+    let store = Mutex::new(deleted(folder, "delete", bytes)?);
     let io = |stop: &AtomicBool| {
         load(stop, bytes / BLOCK as u64, |block, writes| {
             let mut store = store.lock();
@@ -128,12 +173,12 @@ fn on_store(folder: &Path, bytes: u64) -> anyhow::Result<(Beside, Figures)> {
         })
     };
     let alone = beside(idle, io)?;
-    let merging = beside(|| merge(&store), io)?;
+    let merging = beside(|| merge(&store, rest), io)?;
     store.into_inner().destroy()?;
     Ok((merging, alone.figures))
 }
 
-fn merge(store: &Mutex<Store>) -> anyhow::Result<()> {
+fn merge(store: &Mutex<Store>, pause: Pause) -> anyhow::Result<()> {
     loop {
         let begun = Instant::now();
         let progress = store.lock().replica.merge_step(STEP_BLOCKS)?;
@@ -145,7 +190,7 @@ fn merge(store: &Mutex<Store>) -> anyhow::Result<()> {
                 store.lock().replica.finish_flush(plan, result)?;
             }
         }
-        rest(begun);
+        pause(begun);
     }
 }
 

@@ -61,6 +61,11 @@ impl Samples {
         self.wall += time;
     }
 
+    /// What all of them took.
+    pub(crate) const fn time(&self) -> Duration {
+        self.wall
+    }
+
     /// Operations in a second.
     pub(crate) fn rate(&self) -> f64 {
         as_float(self.nanoseconds.len()) / self.wall.as_secs_f64().max(f64::MIN_POSITIVE)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::stop::Stop;
 use crate::disk::LocalDisk;
 use crate::replica::{Progress, WorkError};
-use crate::store::{Slot, Store, StoreReplica};
+use crate::store::{Room, Slot, Store, StoreReplica};
 
 /// What one step reads or moves at most: 128 KiB, so that I/O to the same replica waits for no more
 /// than about 100 µs.
@@ -28,9 +28,6 @@ const STEPS_PER_TURN: usize = 64;
 const WRITEBACK_INTERVAL: Duration = Duration::from_secs(5);
 /// How old the count of what a live head hides of the layer below may become.
 const CENSUS_INTERVAL: Duration = Duration::from_secs(30);
-/// What is kept free for merges and metadata: new blocks are refused below the smaller of the two.
-const RESERVE_BYTES: u64 = 1 << 30;
-const RESERVE_PARTS: u64 = 50;
 
 /// Works until the daemon stops.
 pub(super) fn run(store: &Arc<Store>, stop: &Stop) {
@@ -68,8 +65,7 @@ pub(super) fn run(store: &Arc<Store>, stop: &Stop) {
 fn reserve_space(store: &Store, low: &mut Vec<ankole_proto::DiskId>) {
     for root in store.disks() {
         let Ok(space) = root.space() else { continue };
-        let reserve = RESERVE_BYTES.min(space.capacity_bytes / RESERVE_PARTS);
-        let allowed = space.free_bytes >= reserve;
+        let allowed = Room::of(space) != Room::None;
         let id = root.id();
         if allowed == low.contains(&id) {
             if allowed {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Space};
+use super::{Disk, DiskFile, Sharing, Space};
 
 /// The longest list of buffers one system call takes; more are written in turns.
 const IOVECS_MAX: usize = 1024;
@@ -17,7 +17,7 @@ const IOVECS_MAX: usize = 1024;
 /// page cache keeps what was written at once as one large folio, and ext4 walks all blocks of a
 /// folio at each later write into it: an overwrite of 4 KiB takes 11 µs in folios of 1 MiB and 2 µs
 /// in those of 64 KiB, which are written as fast.
-const WRITE_BYTES_MAX: usize = 64 << 10;
+pub(super) const WRITE_BYTES_MAX: usize = 64 << 10;
 /// What holes can be told apart at, and so the largest filesystem block that a store can stand on.
 const FILESYSTEM_BLOCK_BYTES_MAX: u64 = 4096;
 
@@ -30,7 +30,7 @@ pub struct LocalDisk {
 /// A file of the host.
 #[derive(Debug, Clone)]
 pub struct LocalFile {
-    fd: Arc<OwnedFd>,
+    pub(super) fd: Arc<OwnedFd>,
 }
 
 impl LocalDisk {
@@ -185,6 +185,14 @@ impl DiskFile for LocalFile {
             piece.add(buffer)?;
         }
         piece.write()
+    }
+
+    fn share_range(&self, range: Range<u64>, to: &Self) -> io::Result<Sharing> {
+        super::copy::share_range(self, range, to)
+    }
+
+    fn copy_range(&self, range: Range<u64>, to: &Self) -> io::Result<()> {
+        super::copy::copy_range(self, range, to)
     }
 
     fn punch_hole(&self, range: Range<u64>) -> io::Result<()> {

@@ -11,6 +11,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::Path;
 
+mod copy;
 mod descriptors;
 pub mod local;
 #[cfg(any(test, feature = "sim"))]
@@ -59,6 +60,15 @@ pub trait DiskFile: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// Writes all of the buffers, one behind the other, from `offset` on. After an error any part
     /// may have been written.
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Has another file of this disk refer to the same blocks at the same place, where the
+    /// filesystem can do that (reflink): no data is read or written, and what one file changes later
+    /// the other does not see. Durable, lost or torn as if it had been written. After an error any
+    /// part may be shared.
+    fn share_range(&self, range: Range<u64>, to: &Self) -> io::Result<Sharing>;
+    /// Copies the range to the same place of another file of this disk, without the bytes passing
+    /// through here where the filesystem can: by reference, else within the kernel. What is a hole
+    /// here may be zeros there. After an error any part may have been copied.
+    fn copy_range(&self, range: Range<u64>, to: &Self) -> io::Result<()>;
     /// Gives the space of the range back: it reads as zeros and counts as a hole.
     fn punch_hole(&self, range: Range<u64>) -> io::Result<()>;
     /// The first range at or after `offset` that may hold data; `None` when only holes follow.
@@ -76,6 +86,15 @@ pub trait DiskFile: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// How many names the file has.
     fn links(&self) -> io::Result<u64>;
+}
+
+/// What became of [`DiskFile::share_range`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// The other file has the blocks now.
+    Shared,
+    /// The filesystem cannot do it, or not with these files: nothing has changed.
+    Unsupported,
 }
 
 /// How full a disk is.
@@ -96,9 +115,14 @@ pub fn read_exact_at<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> i
     if file.read_at(buffer, offset)? == buffer.len() {
         Ok(())
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the file is shorter than its replica",
-        ))
+        Err(too_short())
     }
+}
+
+/// A file that ends where data was expected.
+fn too_short() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the file is shorter than its replica",
+    )
 }

@@ -6,7 +6,7 @@ use ankole_proto::{BLOCK_BYTES, BlockNumber};
 
 use super::BLOCK;
 use super::files::LayerFiles;
-use crate::disk::{DiskFile, read_exact_at};
+use crate::disk::{DiskFile, Sharing, read_exact_at};
 
 const SUM_BYTES: usize = 4;
 
@@ -121,6 +121,29 @@ impl<F: DiskFile> LayerFiles<F> {
         self.image.write_at(buffers, first.offset())?;
         let sums_at = first.raw() * SUM_BYTES as u64;
         self.sums.write_at(&[IoSlice::new(scratch)], sums_at)
+    }
+
+    /// Copies a run, whose blocks are `data`, to another layer: by reference where the filesystem
+    /// can, and with the sums that it has here, so that what is damaged on the way does not match
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// What the system said; then any part may have been copied.
+    pub fn copy_run(
+        &self,
+        run: BlockRun,
+        data: &[u8],
+        to: &Self,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let start = run.first.offset();
+        self.read_sums(run, scratch)?;
+        let range = start..start + run.bytes();
+        if self.image.share_range(range, &to.image)? == Sharing::Unsupported {
+            to.image.write_at(&[IoSlice::new(data)], start)?;
+        }
+        to.write_sums(run.first, scratch)
     }
 
     /// Reads the stored sums of a run, as little-endian bytes.

@@ -10,6 +10,7 @@
 //! layer without children is dropped; one with several waits.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use ankole_proto::{ChunkNumber, LayerId};
 
@@ -17,7 +18,7 @@ use super::rebuild::present_runs;
 use super::refusal::{BlockError, Medium, WorkError};
 use super::{Progress, Replica, State};
 use crate::disk::Disk;
-use crate::layer::{BLOCK, MapRecord, PLACES};
+use crate::layer::{BLOCK, BlockRun, MapRecord, PLACES};
 
 use super::read::as_index;
 use release::Release;
@@ -287,23 +288,30 @@ impl<D: Disk> Replica<D> {
         for run in present_runs(&moved.present, extent) {
             data.clear();
             data.resize(as_index(run.bytes()), 0);
+            // Compared with its sums first: a block that fails stays where a peer's is put over it.
             self.read_layer_run(source, run, &mut data)?;
-            let written = match self.files.of(&self.disk, target) {
-                Ok(files) => {
-                    let buffer = std::io::IoSlice::new(&data);
-                    files.write_run(run.first, &[buffer], &mut self.sums)
-                }
-                Err(error) => Err(error),
-            };
+            let copied = self.copy_run(source, target, run, &data);
             if target == self.tree.head() {
                 self.dirty.data_changes += 1;
                 self.dirty.sum_changes += 1;
                 self.vacated.reuse(&(run.first.raw()..run.end()));
             }
-            written.map_err(|error| self.failed("merging blocks", error))?;
+            copied.map_err(|error| self.failed("merging blocks", error))?;
         }
         debug_assert!(data.len() <= PLACES * BLOCK);
         Ok(())
+    }
+
+    fn copy_run(
+        &mut self,
+        source: LayerId,
+        target: LayerId,
+        run: BlockRun,
+        data: &[u8],
+    ) -> io::Result<()> {
+        let from = self.files.of(&self.disk, source)?.clone();
+        let to = self.files.of(&self.disk, target)?;
+        from.copy_run(run, data, to, &mut self.sums)
     }
 
     /// Tells the target's map of what was copied and is durable now. What a full disk refuses stays

@@ -8,12 +8,11 @@
 //! file. Else a crash could bring the old name back, over a file that has changed meanwhile.
 
 use std::collections::BTreeSet;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ankole_proto::{BLOCK_BYTES, BlockNumber, LayerId};
 
-use super::read::as_index;
 use super::refusal::{BlockError, ChecksumMismatch, Medium, WorkError};
 use super::{Allocation, Progress, Replica, State};
 use crate::disk::{Disk, DiskFile, read_exact_at};
@@ -365,11 +364,10 @@ impl<D: Disk> CopiedPart<D> {
             return Ok(0);
         };
         let bytes = (data.end - data.start).min(bytes_max).min(COPY_BYTES_MAX);
-        let mut buffer = vec![0; as_index(bytes)];
-        if let Err(error) = read_exact_at(&self.from, &mut buffer, data.start) {
+        let range = data.start..data.start + bytes;
+        if let Err(error) = self.from.copy_range(range, &self.to) {
             return Err(self.unreadable(data.start, bytes, error));
         }
-        self.to.write_at(&[IoSlice::new(&buffer)], data.start)?;
         self.at = data.start + bytes;
         Ok(bytes)
     }

@@ -21,6 +21,7 @@ mod report;
 mod slot;
 mod tenancy;
 mod trash;
+mod warning;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ pub use offline::{Offline, OfflineError};
 pub use report::replica_report;
 pub use slot::{Occupant, Slot, StoreReplica};
 pub use tenancy::{ConnectionId, Tenancy};
+pub use warning::Room;
 
 /// The directory of replicas on a disk.
 const REPLICAS: &str = "replicas";

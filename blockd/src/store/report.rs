@@ -7,6 +7,7 @@ use ankole_proto::wire::body::Memory;
 use ankole_proto::{LayerId, ReplicaId};
 
 use super::disk_root::DiskRoot;
+use super::warning::warning;
 use super::{Missing, Slot, Store, now_ms};
 use crate::disk::{Disk, Space};
 use crate::replica::{ChecksumMismatch, Replica, ScrubReport, State};
@@ -124,14 +125,15 @@ fn scrub_progress(scrub: &ScrubReport, now_ms: u64) -> ScrubProgress {
 }
 
 fn disk_report(root: &DiskRoot, replicas: Vec<ReplicaReport>) -> DiskReport {
-    let (space, fault) = match root.space() {
-        Ok(space) => (space, String::new()),
+    let (space, fault, warning) = match root.space() {
+        Ok(space) => (space, String::new(), warning(space, &replicas)),
         Err(error) => {
             let none = Space {
                 capacity_bytes: 0,
                 free_bytes: 0,
             };
-            (none, format!("{}: {error}", root.path().display()))
+            let fault = format!("{}: {error}", root.path().display());
+            (none, fault, String::new())
         }
     };
     DiskReport {
@@ -141,7 +143,7 @@ fn disk_report(root: &DiskRoot, replicas: Vec<ReplicaReport>) -> DiskReport {
         free_bytes: space.free_bytes,
         fault,
         replicas,
-        warning: String::new(),
+        warning,
     }
 }
 

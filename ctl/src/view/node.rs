@@ -77,8 +77,22 @@ impl Row for NodeView {
             size::show(self.disks.iter().map(|disk| disk.free_bytes).sum()),
             self.engines.to_string(),
             time::utc(self.last_heartbeat_ms),
-            or_dash(&self.message),
+            self.trouble(),
         ]
+    }
+}
+
+impl NodeView {
+    /// What the node says of itself and what its disks do.
+    fn trouble(&self) -> String {
+        let disks = self.disks.iter().filter_map(|disk| {
+            let said = [&disk.fault, &disk.warning];
+            let said = said.into_iter().find(|text| !text.is_empty())?;
+            Some(format!("{}: {said}", disk.path))
+        });
+        let own = Some(&self.message).filter(|text| !text.is_empty()).cloned();
+        let all: Vec<String> = own.into_iter().chain(disks).collect();
+        or_dash(&all.join("; "))
     }
 }
 
@@ -91,6 +105,7 @@ pub(crate) struct DiskView {
     free_bytes: u64,
     replicas: u32,
     fault: String,
+    warning: String,
 }
 
 impl From<Disk> for DiskView {
@@ -103,13 +118,15 @@ impl From<Disk> for DiskView {
             free_bytes: disk.free_bytes,
             replicas: disk.replicas,
             fault: disk.fault,
+            warning: disk.warning,
         }
     }
 }
 
 impl Row for DiskView {
-    const COLUMNS: &'static [&'static str] =
-        &["DISK", "PATH", "CAPACITY", "FREE", "REPLICAS", "FAULT"];
+    const COLUMNS: &'static [&'static str] = &[
+        "DISK", "PATH", "CAPACITY", "FREE", "REPLICAS", "FAULT", "WARNING",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -119,6 +136,7 @@ impl Row for DiskView {
             size::show(self.free_bytes),
             self.replicas.to_string(),
             or_dash(&self.fault),
+            or_dash(&self.warning),
         ]
     }
 }
@@ -233,5 +251,46 @@ impl Row for ManagerView {
                 self.matched.to_string()
             },
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(path: &str, fault: &str, warning: &str) -> Disk {
+        Disk {
+            path: path.to_owned(),
+            fault: fault.to_owned(),
+            warning: warning.to_owned(),
+            ..Disk::default()
+        }
+    }
+
+    #[test]
+    fn a_node_tells_the_troubles_of_its_disks() {
+        let node = |message: &str, disks| {
+            let view = NodeView::from(Node {
+                message: message.to_owned(),
+                disks,
+                ..Node::default()
+            });
+            view.cells().pop().unwrap()
+        };
+        assert_eq!(node("", vec![disk("/a", "", "")]), "-");
+        let disks = vec![
+            disk("/a", "", ""),
+            disk("/b", "", "filling up"),
+            disk("/c", "it is gone", "filling up"),
+        ];
+        assert_eq!(node("late", disks), "late; /b: filling up; /c: it is gone");
+    }
+
+    #[test]
+    fn a_disk_has_a_column_for_its_warning() {
+        let cells = DiskView::from(disk("/a", "", "filling up")).cells();
+        assert_eq!(cells.len(), DiskView::COLUMNS.len());
+        assert_eq!(cells.last().unwrap(), "filling up");
+        assert_eq!(cells[cells.len() - 2], "-");
     }
 }

@@ -81,6 +81,8 @@ pub struct DiskSeen {
     pub free_bytes: u64,
     /// Why it does not work; empty when it does.
     pub fault: String,
+    /// What an operator should know of it although it works; empty when there is nothing.
+    pub warning: String,
     /// What is stored on it.
     pub replicas: BTreeMap<ReplicaId, Stored>,
 }
@@ -343,6 +345,7 @@ fn disk(report: &rpc::DiskReport) -> Result<(DiskId, DiskSeen), ReportError> {
         capacity_bytes: report.capacity_bytes,
         free_bytes: report.free_bytes,
         fault: report.fault.clone(),
+        warning: report.warning.clone(),
         replicas,
     };
     Ok((parse(&report.id)?, disk))

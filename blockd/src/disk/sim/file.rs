@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::fate::Dice;
 use super::inject::CallKind;
 use super::{Honesty, PAGE_BYTES, SimDisk};
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, Sharing};
 
 const PAGE: usize = 4096;
 const _: () = assert!(PAGE as u64 == PAGE_BYTES);
@@ -192,6 +192,17 @@ impl Files {
         Ok(())
     }
 
+    /// As a read and a write of the range, in one call: what is copied is not synced, and may be
+    /// lost, torn or reordered like what is written.
+    fn copy(&mut self, from: u64, to: u64, range: Range<u64>, free_pages: u64) -> io::Result<()> {
+        let bytes = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut data = vec![0; bytes];
+        if self.read(from, &mut data, range.start)? < bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.write(to, &data, range.start, free_pages)
+    }
+
     pub(super) fn set_len(&mut self, file: u64, bytes: u64) -> io::Result<()> {
         let file = self.file_mut(file)?;
         file.lens.push(file.len);
@@ -309,6 +320,24 @@ impl DiskFile for SimFile {
             };
             let free_pages = state.free_bytes() / PAGE_BYTES;
             state.files.write(self.file, &data, offset, free_pages)
+        })
+    }
+
+    fn share_range(&self, range: Range<u64>, to: &Self) -> io::Result<Sharing> {
+        self.disk.with(CallKind::Change, |state| {
+            if state.injector.calls().is_multiple_of(2) {
+                return Ok(Sharing::Unsupported);
+            }
+            let free_pages = state.free_bytes() / PAGE_BYTES;
+            state.files.copy(self.file, to.file, range, free_pages)?;
+            Ok(Sharing::Shared)
+        })
+    }
+
+    fn copy_range(&self, range: Range<u64>, to: &Self) -> io::Result<()> {
+        self.disk.with(CallKind::Change, |state| {
+            let free_pages = state.free_bytes() / PAGE_BYTES;
+            state.files.copy(self.file, to.file, range, free_pages)
         })
     }
 

@@ -6,7 +6,8 @@
 //! between sectors if asked; for each directory any number of its first changes since its last
 //! sync. A page that was a hole on the medium becomes whole or stays a hole, as on filesystems that
 //! allocate when data is written. What a failed sync did not write is never made durable by a later
-//! sync, as in the page cache of Linux. Everything follows from a seed: the same calls give the same
+//! sync, as in the page cache of Linux. Every other call to share blocks is refused as not supported, so
+//! that both ways are gone. Everything follows from a seed: the same calls give the same
 //! disk.
 
 mod directory;

@@ -413,6 +413,37 @@ fn a_failed_call_while_cloning_harms_nothing() {
     }
 }
 
+#[test]
+fn a_failed_call_while_layers_are_made_private_harms_neither_replica() {
+    for fault in [Fault::Io, Fault::Full] {
+        let mut failed = 0;
+        for call in 0.. {
+            let (disk, mut rig) = source();
+            let whole = rig.read_all();
+            let cloned = exported_from(&disk, Place::Original, 2);
+            let start = disk.calls();
+            disk.fail(start + call, fault);
+            let done = clone_and_merge(&disk, &mut rig);
+            if disk.calls() <= start + call {
+                break;
+            }
+            failed += u64::from(done.is_err());
+            // Whatever has failed, what is in the files is what was there.
+            for (place, id, wanted) in [
+                (Place::Original, 2, &cloned),
+                (Place::Original, 3, &sectors(&whole)),
+                (Place::Clone, 2, &cloned),
+            ] {
+                if disk.list(place.directory()).is_ok() {
+                    let found = exported_from(&disk, place, id);
+                    assert_eq!(&found, wanted, "{fault:?} at call {call}, {place:?}");
+                }
+            }
+        }
+        assert!(failed > 50, "only {failed} failures of {fault:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

@@ -3,9 +3,10 @@
 use super::model::sectors;
 use super::operations::exported;
 use super::support::{BLOCK, Rig, directory, layer};
-use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, SimDisk};
-use crate::replica::{Progress, State};
+use crate::disk::{Disk, DiskFile};
+use crate::layer::{BlockRun, LayerFiles, Lengths, Part, file_path};
+use crate::replica::{DataError, Progress, State, WorkError};
 
 const CHUNKS: u64 = 12;
 const BLOCKS: u64 = CHUNKS * 512;
@@ -137,4 +138,101 @@ fn a_full_disk_at_any_call_of_a_merge_loses_nothing() {
         assert!(rig.read_all() == before, "call {call}, merged");
         assert_eq!(exported(&disk, 2), sectors(&before), "call {call}");
     }
+}
+
+#[test]
+fn a_block_that_fails_its_sum_stops_a_merge_and_is_not_copied() {
+    let (disk, mut rig) = two_layers(4);
+    let path = file_path(directory(), layer(1), Part::Image);
+    // In a chunk that only the lower layer has.
+    let bad = CHUNK + 7 * BLOCK;
+    disk.flip_bit(&path, bad + 5, 1).unwrap();
+    rig.replica.remove_layer(layer(1)).unwrap();
+    let refused = loop {
+        match rig.replica.merge_step(96) {
+            Ok(Progress::Sync(plan)) => {
+                let result = plan.run();
+                rig.replica.finish_flush(plan, result).unwrap();
+            }
+            Ok(Progress::Working { .. }) => {}
+            Ok(Progress::Idle) => panic!("a damaged block was merged"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, WorkError::Checksum(found) if found.layer == layer(1)));
+    let target = file_path(directory(), layer(2), Part::Image);
+    let copy = disk.peek_page(&target, bad).unwrap();
+    assert!(copy.iter().all(|byte| *byte == 0), "it was copied");
+    assert!(matches!(rig.read(bad, 512), Err(DataError::Checksum(_))));
+}
+
+#[test]
+fn what_is_damaged_on_its_way_into_another_layer_does_not_match_there() {
+    let (disk, rig) = two_layers(2);
+    let open = |id| {
+        let lengths = Lengths::of(rig.replica.size());
+        LayerFiles::open(&disk, directory(), layer(id), lengths).unwrap()
+    };
+    let run = BlockRun {
+        first: ankole_proto::BlockNumber::from_raw(512 + 7),
+        count: 3,
+    };
+    // After the comparison, before the copy.
+    let path = file_path(directory(), layer(1), Part::Image);
+    disk.flip_bit(&path, run.first.offset() + BLOCK + 5, 1)
+        .unwrap();
+    let mut damaged = vec![2; 3 * 4096];
+    damaged[4096 + 5] ^= 2;
+    // Shared and written: the simulated disk does one after the other.
+    for parity in 0..2 {
+        let (from, to) = (open(1), open(2));
+        to.image.punch_hole(0..2 * CHUNK).unwrap();
+        while disk.calls() % 2 != parity {
+            to.image.len().unwrap();
+        }
+        from.copy_run(run, &damaged, &to, &mut Vec::new()).unwrap();
+        let mut data = vec![0; 3 * 4096];
+        let mut bad = Vec::new();
+        to.read_run(run, &mut data, &mut Vec::new(), |block, _| {
+            bad.push(block.raw());
+            Ok::<_, std::io::Error>(())
+        })
+        .unwrap();
+        assert_eq!(bad, [512 + 8]);
+        assert!(data == damaged);
+    }
+}
+
+#[test]
+fn an_io_error_at_any_call_of_a_merge_faults_or_harms_nothing() {
+    let mut faulted = 0;
+    for call in 0.. {
+        let (disk, mut rig) = two_layers(4);
+        let before = rig.read_all();
+        rig.replica.remove_layer(layer(1)).unwrap();
+        let start = disk.calls();
+        disk.fail(start + call, Fault::Io);
+        loop {
+            match rig.replica.merge_step(96) {
+                Ok(Progress::Idle) | Err(_) => break,
+                Ok(Progress::Working { .. }) => {}
+                Ok(Progress::Sync(plan)) => {
+                    let result = plan.run();
+                    if rig.replica.finish_flush(plan, result).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        if disk.calls() <= start + call {
+            break;
+        }
+        if *rig.replica.state() == State::Ready {
+            assert!(rig.read_all() == before, "call {call}");
+        } else {
+            faulted += 1;
+        }
+        assert_eq!(exported(&disk, 2), sectors(&before), "call {call}");
+    }
+    assert!(faulted > 10, "only {faulted} faults");
 }

@@ -113,7 +113,7 @@ fn disks(state: &State, observed: &Observed, name: &NodeName) -> Vec<rpc::Disk> 
                 free_bytes: live.map_or(0, |disk| disk.free_bytes),
                 replicas: replicas_on(state, name, id),
                 fault: live.map_or_else(|| fault.to_owned(), |disk| disk.fault.clone()),
-                ..Default::default()
+                warning: live.map(|disk| disk.warning.clone()).unwrap_or_default(),
             }
         })
         .collect()
@@ -128,4 +128,35 @@ fn replicas_on(state: &State, node: &NodeName, disk: DiskId) -> u32 {
         .filter(|one| one.node == *node && one.disk == disk)
         .count();
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::Tick;
+
+    #[test]
+    fn what_a_blockd_says_of_its_disks_is_told() {
+        let mut observed = Observed::default();
+        let now = Now {
+            tick: Tick(1),
+            wall_ms: 1_700_000_000_000,
+        };
+        let report = rpc::BlockdReport {
+            node: "n1".into(),
+            block_address: "127.0.0.1:4100".into(),
+            disks: vec![rpc::DiskReport {
+                id: format!("{:032x}", 7),
+                path: "/data".into(),
+                warning: "filling up".into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        observed.blockd(now, &report).unwrap();
+        let told = nodes(&State::default(), &observed, now);
+        let disk = &told[0].disks[0];
+        assert_eq!((&*disk.path, &*disk.fault), ("/data", ""));
+        assert_eq!(disk.warning, "filling up");
+    }
 }
