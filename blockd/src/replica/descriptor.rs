@@ -2,7 +2,8 @@
 //! was given.
 
 use ankole_proto::wire::body::LayerLink;
-use ankole_proto::{Credential, Epoch, LayerId, ReplicaId, VolumeId, VolumeSize};
+use ankole_proto::wire::cursor::RebuildCursor;
+use ankole_proto::{ChunkNumber, Credential, Epoch, LayerId, ReplicaId, VolumeId, VolumeSize};
 use serde::{Deserialize, Serialize};
 
 use crate::layer::{Tree, TreeShapeError};
@@ -76,6 +77,38 @@ pub(crate) struct StoredLayer1 {
     unsettled: bool,
 }
 
+/// What a rebuild has made equal and durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredCursor {
+    source: ReplicaId,
+    equal: Vec<LayerId>,
+    /// A layer that is equal below this chunk.
+    part: Option<(LayerId, u64)>,
+}
+
+impl StoredCursor {
+    /// As it is stored; nothing is not.
+    pub(crate) fn of(cursor: &RebuildCursor) -> Option<Self> {
+        (!cursor.is_nothing()).then(|| Self {
+            source: cursor.source,
+            equal: cursor.equal.clone(),
+            part: cursor.part.map(|(layer, chunk)| (layer, chunk.raw())),
+        })
+    }
+
+    /// As it is told.
+    pub(crate) fn told(&self) -> RebuildCursor {
+        RebuildCursor {
+            source: self.source,
+            equal: self.equal.clone(),
+            part: self
+                .part
+                .map(|(layer, chunk)| (layer, ChunkNumber::from_raw(chunk))),
+        }
+    }
+}
+
 /// The contents of the file.
 pub(crate) type Descriptor = Described<StoredLayer>;
 
@@ -95,6 +128,9 @@ pub(crate) struct Described<L> {
     pub(crate) head: LayerId,
     /// A parent before its children.
     pub(crate) layers: Vec<L>,
+    /// While it is being rebuilt: how far that is. Not there otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rebuilt: Option<StoredCursor>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -167,6 +203,7 @@ impl From<Described<StoredLayer1>> for Descriptor {
             boot: old.boot,
             state: old.state,
             head: old.head,
+            rebuilt: old.rebuilt,
         }
     }
 }
@@ -197,6 +234,7 @@ impl Descriptor {
                 unsettled: false,
                 size: spec.size,
             }],
+            rebuilt: None,
         }
     }
 

@@ -223,6 +223,7 @@ impl<D: Disk> Replica<D> {
             damages,
             scrub,
             census: Census::default(),
+            rebuilds_begun: 0,
             resummed_blocks: 0,
             sums: Vec::new(),
             block_sums: Vec::new(),

@@ -28,6 +28,7 @@ mod fault;
 mod flush;
 mod index;
 mod load;
+mod mark;
 mod memory;
 mod merge;
 mod offline;
@@ -56,6 +57,7 @@ pub use create::{CreateError, ReplicaSpec, create, destroy};
 pub use descriptor::{Stop, StoredState};
 pub use flush::FlushPlan;
 pub use load::LoadError;
+pub use mark::MarkPlan;
 pub use offline::{Inspection, Verification, export, inspect, verify};
 pub use refusal::{
     ChecksumMismatch, DataError, LayerError, Medium, OpenError, Refusal, TreeError, Unusable,
@@ -153,6 +155,8 @@ pub struct Replica<D: Disk> {
     damages: damages::Damages,
     scrub: scrub::Scrub,
     census: census::Census,
+    /// Rebuilds begun since it was loaded.
+    rebuilds_begun: u64,
     resummed_blocks: u64,
     /// Reused between calls: sums of a run.
     sums: Vec<u8>,

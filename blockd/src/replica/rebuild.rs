@@ -1,13 +1,14 @@
 //! Comparing and copying layers between replicas (section 6 of the design: rebuild).
 
 use ankole_proto::wire::body::{LayerLink, Memory};
+use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::{
     BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, WriteLayer,
 };
 use ankole_proto::{BlockNumber, ChunkNumber, Epoch, Extent, LayerId};
 use bytes::BytesMut;
 
-use super::descriptor::StoredState;
+use super::descriptor::{StoredCursor, StoredState};
 use super::index::HOLE;
 use super::read::as_index;
 use super::refusal::{BlockError, LayerError, Medium, TreeError};
@@ -234,12 +235,17 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
-    /// Makes the tree equal to the source's and marks the replica rebuilding, durably.
+    /// Makes the tree equal to the source's and marks the replica rebuilding, durably. Tells what an
+    /// earlier rebuild has made equal.
     ///
     /// # Errors
     ///
     /// [`TreeError`].
-    pub fn begin_rebuild(&mut self, epoch: Epoch, body: &BeginRebuild) -> Result<(), TreeError> {
+    pub fn begin_rebuild(
+        &mut self,
+        epoch: Epoch,
+        body: &BeginRebuild,
+    ) -> Result<RebuildCursor, TreeError> {
         self.admit(epoch)?;
         let tree = Tree::from_links(&body.layers, body.head)
             .map_err(|_| TreeError::Conflict("the layers form no tree"))?;
@@ -278,6 +284,9 @@ impl<D: Disk> Replica<D> {
             entry.size = self.size;
         }
         next.state = StoredState::Rebuilding;
+        let cursor = self.rebuilt_before(&tree);
+        next.rebuilt = StoredCursor::of(&cursor);
+        self.rebuilds_begun += 1;
         self.commit(next)?;
         self.tree = tree;
         self.state = State::Rebuilding;
@@ -286,7 +295,7 @@ impl<D: Disk> Replica<D> {
             self.remove_files(layer);
         }
         self.rebuild_index()?;
-        Ok(())
+        Ok(cursor)
     }
 
     /// Syncs everything and marks the replica complete, durably.
@@ -310,6 +319,7 @@ impl<D: Disk> Replica<D> {
         self.sync_head()?;
         let mut next = self.descriptor.clone();
         next.state = StoredState::Ready;
+        next.rebuilt = None;
         next.boot.clone_from(&self.boot);
         self.commit(next)?;
         self.state = State::Ready;

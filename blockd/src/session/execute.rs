@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ankole_proto::wire::body::{OpenRequest, Opened};
+use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::WriteLayer;
 use ankole_proto::wire::{ErrorCode, Header};
 use ankole_proto::{ChunkNumber, Epoch, Extent, LayerId, ReplicaId, Sequence};
@@ -112,6 +113,10 @@ pub(super) fn execute(
                 .repair_layer(extent, &body)
                 .map(|()| Some(Bytes::new()));
         }
+        Request::MarkRebuilt(cursor) => {
+            mark_rebuilt(tenant, link, disk_threads, *header, cursor);
+            return Ok(None);
+        }
         Request::Tree(request) => {
             change_tree(tenant, link, disk_threads, *header, request);
             return Ok(None);
@@ -195,6 +200,23 @@ impl Tenant {
         Ok(())
     }
 
+    fn change(&self, request: TreeRequest) -> Result<Bytes, Denial> {
+        let epoch = self.epoch();
+        let mut replica = self.enter()?;
+        let nothing = |()| Bytes::new();
+        let changed: Result<Bytes, TreeError> = match request {
+            TreeRequest::Seal(seal) => replica.seal(epoch, seal).map(nothing),
+            TreeRequest::Revert(revert) => replica.revert(epoch, revert).map(nothing),
+            TreeRequest::BeginRebuild(begin) => replica
+                .begin_rebuild(epoch, &begin)
+                .map(|cursor| cursor.encode()),
+            TreeRequest::FinishRebuild => replica.finish_rebuild(epoch).map(nothing),
+            TreeRequest::Expand(expand) => replica.expand(epoch, expand).map(nothing),
+        };
+        drop(replica);
+        changed.map_err(|error| self.deny(&error))
+    }
+
     fn read_layer(&self, layer: LayerId, extent: Extent) -> Result<Bytes, Denial> {
         let blocks = self.enter()?.read_layer(self.epoch(), layer, extent);
         Ok(blocks.map_err(|error| self.deny(&error))?.encode())
@@ -220,6 +242,25 @@ fn sync(tenant: &Tenant, link: &Arc<Link>, disk_threads: &DiskThreads, header: H
     }
 }
 
+/// Has a disk thread sync what a rebuild has made equal, and note it.
+fn mark_rebuilt(
+    tenant: &Tenant,
+    link: &Arc<Link>,
+    disk_threads: &DiskThreads,
+    header: Header,
+    cursor: RebuildCursor,
+) {
+    let deferred = link.defer(header);
+    let tenant = tenant.clone();
+    disk_threads.run(Box::new(move || {
+        let marked = tenant.slot.mark_rebuilt(tenant.occupant, cursor);
+        deferred.answer(match marked {
+            Ok(()) => Answer::Done(Bytes::new()),
+            Err(error) => Answer::Refused(tenant.deny(&*error)),
+        });
+    }));
+}
+
 /// Has a disk thread change the tree of layers, which syncs.
 fn change_tree(
     tenant: &Tenant,
@@ -231,20 +272,10 @@ fn change_tree(
     let deferred = link.defer(header);
     let tenant = tenant.clone();
     disk_threads.run(Box::new(move || {
-        let changed = tenant.enter().and_then(|mut replica| {
-            let result: Result<(), TreeError> = match &request {
-                TreeRequest::Seal(seal) => replica.seal(tenant.epoch(), *seal),
-                TreeRequest::Revert(revert) => replica.revert(tenant.epoch(), *revert),
-                TreeRequest::BeginRebuild(begin) => replica.begin_rebuild(tenant.epoch(), begin),
-                TreeRequest::FinishRebuild => replica.finish_rebuild(tenant.epoch()),
-                TreeRequest::Expand(expand) => replica.expand(tenant.epoch(), *expand),
-            };
-            drop(replica);
-            result.map_err(|error| tenant.deny(&error))
-        });
+        let changed = tenant.change(request);
         tenant.slot.tell();
         deferred.answer(match changed {
-            Ok(()) => Answer::Done(Bytes::new()),
+            Ok(payload) => Answer::Done(payload),
             Err(denial) => Answer::Refused(denial),
         });
     }));

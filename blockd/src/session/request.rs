@@ -2,6 +2,7 @@
 
 use ankole_proto::geometry::{CHUNK_BYTES, SECTOR_BYTES};
 use ankole_proto::wire::body::{BodyError, Expand, Revert, Seal};
+use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::{BeginRebuild, LayerOf, WriteLayer};
 use ankole_proto::wire::{DATA_BYTES_MAX, ErrorCode, Header, Opcode, RANGE_BYTES_MAX};
 use ankole_proto::{ChunkNumber, Extent, LayerId};
@@ -41,6 +42,8 @@ pub enum Request {
     WriteLayer(Extent, WriteLayer),
     /// Write bad blocks of a layer anew.
     RepairLayer(Extent, WriteLayer),
+    /// Note what a rebuild has made equal. It syncs, so a disk thread does it.
+    MarkRebuilt(RebuildCursor),
     /// Change the tree of layers.
     Tree(TreeRequest),
 }
@@ -105,6 +108,10 @@ impl Request {
                 } else {
                     Self::RepairLayer(extent, blocks)
                 })
+            }
+            Opcode::MarkRebuilt => {
+                let cursor = RebuildCursor::decode(payload).map_err(body)?;
+                Ok(Self::MarkRebuilt(cursor))
             }
             Opcode::Seal | Opcode::Revert | Opcode::BeginRebuild | Opcode::Expand => {
                 tree(header.opcode, payload)

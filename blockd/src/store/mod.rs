@@ -16,6 +16,7 @@ mod cloning;
 mod disk_root;
 mod flush_gate;
 mod marker;
+mod marking;
 mod offline;
 mod report;
 mod slot;

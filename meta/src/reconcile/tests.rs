@@ -7,8 +7,11 @@ use ankole_proto::{ReplicaId, SnapshotId, VolumeId, VolumeSize};
 use super::*;
 use crate::state::{Replicated, State};
 
+mod clones;
 mod count;
+mod groups;
 mod medium;
+mod replicas;
 
 /// A leader with what it agreed on and heard.
 struct Leader {

@@ -3,6 +3,7 @@
 #![no_main]
 
 use ankole_proto::wire::body::{OpenRequest, Opened, Revert, Seal};
+use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::{BeginRebuild, ChunkDigest, LayerBlocks, LayerOf, WriteLayer};
 use ankole_proto::wire::{Decoder, Frame};
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,7 @@ macro_rules! reads_back {
 
 fn bodies(payload: &Bytes) {
     reads_back!(payload, OpenRequest, Opened, Seal, Revert, LayerOf, ChunkDigest, BeginRebuild);
+    reads_back!(payload, RebuildCursor);
     if let Ok(blocks) = LayerBlocks::decode(payload.clone()) {
         assert_eq!(LayerBlocks::decode(blocks.encode()), Ok(blocks));
     }

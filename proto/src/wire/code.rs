@@ -36,7 +36,8 @@ pub enum Opcode {
     /// Keeps the lease alive on an idle connection, and carries the watermark.
     Ping = 13,
     /// Makes the replica's layer tree equal to the source's and marks it rebuilding, durably.
-    /// Body: [`super::rebuild::BeginRebuild`].
+    /// Body: [`super::rebuild::BeginRebuild`], reply [`super::cursor::RebuildCursor`]: what an
+    /// earlier rebuild has made equal (a replica that keeps no such note answers without payload).
     BeginRebuild = 14,
     /// Syncs everything and marks the replica complete, durably.
     FinishRebuild = 15,
@@ -47,11 +48,15 @@ pub enum Opcode {
     /// their checksums or cannot be read; the others are left alone. The extent lies in one chunk.
     /// Body: [`super::rebuild::WriteLayer`] with the state that a healthy replica has there.
     RepairLayer = 17,
+    /// Notes, durably, which sealed layers of a rebuilding replica are equal to the source's
+    /// already: everything that was written to them is synced before the reply. Body:
+    /// [`super::cursor::RebuildCursor`].
+    MarkRebuilt = 18,
 }
 
 impl Opcode {
     /// Every operation, in code order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Open,
         Self::Read,
         Self::Write,
@@ -69,6 +74,7 @@ impl Opcode {
         Self::FinishRebuild,
         Self::Expand,
         Self::RepairLayer,
+        Self::MarkRebuilt,
     ];
 
     /// The operation with this code.

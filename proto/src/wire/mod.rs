@@ -11,6 +11,7 @@
 
 pub mod body;
 mod code;
+pub mod cursor;
 mod decode;
 mod header;
 pub mod rebuild;

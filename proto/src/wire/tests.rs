@@ -2,6 +2,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::body::{Expand, InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal};
+use super::cursor::RebuildCursor;
 use super::rebuild::{BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, WriteLayer};
 use super::*;
 use crate::{Credential, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize};
@@ -258,5 +259,6 @@ proptest! {
         let _ = ChunkDigest::decode(&bytes);
         let _ = WriteLayer::decode(Bytes::from(bytes.clone()));
         let _ = BeginRebuild::decode(&bytes);
+        let _ = RebuildCursor::decode(&bytes);
     }
 }

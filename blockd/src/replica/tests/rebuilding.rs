@@ -1,11 +1,12 @@
 //! A replica that is made equal to another one through digests and layer copies.
 
+use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::{BeginRebuild, WriteLayer};
-use ankole_proto::{Epoch, Extent, LayerId};
+use ankole_proto::{ChunkNumber, Epoch, Extent, LayerId, ReplicaId};
 
 use super::support::{BLOCK, Rig, layer};
 use crate::disk::sim::{Fate, SimDisk};
-use crate::replica::{DataError, LayerError, Replica, State};
+use crate::replica::{DataError, LayerError, Replica, State, TreeError};
 
 const BLOCKS: u64 = 520;
 const CHUNK: u64 = 512 * BLOCK;
@@ -18,13 +19,27 @@ fn chunks() -> [Extent; 2] {
     ]
 }
 
-fn begin(source: &Rig<SimDisk>, target: &mut Rig<SimDisk>) {
+fn begin(source: &Rig<SimDisk>, target: &mut Rig<SimDisk>) -> RebuildCursor {
     let body = BeginRebuild {
         head: source.replica.head(),
         size: source.replica.size(),
         layers: source.replica.layers(),
     };
-    target.replica.begin_rebuild(target.epoch, &body).unwrap();
+    target.replica.begin_rebuild(target.epoch, &body).unwrap()
+}
+
+fn mark(target: &mut Rig<SimDisk>, cursor: &RebuildCursor) -> Result<(), TreeError> {
+    let plan = target.replica.plan_mark(target.epoch, cursor.clone())?;
+    let synced = plan.run();
+    target.replica.finish_mark(target.epoch, plan, synced)
+}
+
+fn cursor(equal: &[u64], part: Option<(u64, u64)>) -> RebuildCursor {
+    RebuildCursor {
+        source: ReplicaId::from_bits(7),
+        equal: equal.iter().map(|raw| layer(*raw)).collect(),
+        part: part.map(|(raw, chunks)| (layer(raw), ChunkNumber::from_raw(chunks))),
+    }
 }
 
 /// Copies what differs; how many chunks did.
@@ -111,6 +126,73 @@ fn an_interrupted_rebuild_goes_on_and_copies_only_what_differs() {
         again.replica.finish_rebuild(again.epoch).unwrap();
         assert_eq!(again.read_all(), source.read_all(), "{fate:?}");
     }
+}
+
+#[test]
+fn what_was_marked_is_there_after_any_stop() {
+    let mut source = source();
+    let (disk, mut target) = Rig::new(BLOCKS);
+    assert!(begin(&source, &mut target).is_nothing());
+    copy(&mut source, &mut target);
+    let marked = cursor(&[1], Some((2, 1)));
+    mark(&mut target, &marked).unwrap();
+    for fate in Fate::ALL {
+        let mut again = Rig::load(&disk.crash(fate, 3), BLOCKS, 2);
+        assert_eq!(begin(&source, &mut again), marked, "{fate:?}");
+        for (layer, extent) in [(1, 0), (1, 1), (2, 0)].map(|(l, at)| (layer(l), chunks()[at])) {
+            let here = again.replica.digest(again.epoch, layer, extent).unwrap();
+            let there = source.replica.digest(source.epoch, layer, extent).unwrap();
+            assert_eq!(here, there, "{fate:?}");
+        }
+        copy(&mut source, &mut again);
+        again.replica.finish_rebuild(again.epoch).unwrap();
+        assert!(begin(&source, &mut again).is_nothing(), "it was complete");
+    }
+}
+
+#[test]
+fn what_is_marked_and_does_not_fit_the_tree_is_refused() {
+    let source = source();
+    let (_, mut target) = Rig::new(BLOCKS);
+    let early = mark(&mut target, &cursor(&[1], None));
+    assert!(matches!(early, Err(TreeError::Conflict(_))), "{early:?}");
+    begin(&source, &mut target);
+    for wrong in [
+        cursor(&[2], None),
+        cursor(&[1, 2, 3], None),
+        cursor(&[1], Some((9, 0))),
+        cursor(&[1, 1], None),
+    ] {
+        let refused = mark(&mut target, &wrong);
+        assert!(matches!(refused, Err(TreeError::Conflict(_))), "{wrong:?}");
+    }
+    let marked = cursor(&[1, 2], None);
+    mark(&mut target, &marked).unwrap();
+    let late = target.replica.plan_mark(target.epoch, cursor(&[1], None));
+    assert_eq!(begin(&source, &mut target), marked);
+    let late = target
+        .replica
+        .finish_mark(target.epoch, late.unwrap(), Ok(()));
+    assert!(
+        matches!(late, Err(TreeError::Conflict(_))),
+        "of the rebuild before: {late:?}"
+    );
+    mark(&mut target, &cursor(&[], None)).unwrap();
+    assert!(begin(&source, &mut target).is_nothing(), "taken back");
+}
+
+#[test]
+fn a_mark_whose_sync_failed_faults_the_replica() {
+    let source = source();
+    let (_, mut target) = Rig::new(BLOCKS);
+    begin(&source, &mut target);
+    let plan = target.replica.plan_mark(target.epoch, cursor(&[1], None));
+    let failed = Err(std::io::Error::other("no medium"));
+    let marked = target
+        .replica
+        .finish_mark(target.epoch, plan.unwrap(), failed);
+    assert!(matches!(marked, Err(TreeError::Medium(_))), "{marked:?}");
+    assert!(matches!(target.replica.state(), State::Faulted { .. }));
 }
 
 #[test]

@@ -154,9 +154,17 @@ pub(super) fn perform(
                 .map_err(|error| refuse(&error))?;
             Durability::Cached
         }
-        Request::Tree(change) => {
-            change_tree(store, epoch, &change).map_err(|error| refuse(&error))?;
+        Request::MarkRebuilt(cursor) => {
+            let plan = store.plan_mark(epoch, cursor);
+            let plan = plan.map_err(|error| refuse(&error))?;
+            let synced = plan.run();
+            store
+                .finish_mark(epoch, plan, synced)
+                .map_err(|error| refuse(&error))?;
             Durability::Cached
+        }
+        Request::Tree(change) => {
+            return change_tree(store, epoch, change).map_err(|error| refuse(&error));
         }
     };
     let ignored = broken == Some(Mutation::IgnoreFua) && header.opcode != Opcode::Flush;
@@ -169,15 +177,18 @@ pub(super) fn perform(
 fn change_tree(
     store: &mut Replica<SimDisk>,
     epoch: Epoch,
-    change: &TreeRequest,
-) -> Result<(), TreeError> {
+    change: TreeRequest,
+) -> Result<Bytes, TreeError> {
     match change {
-        TreeRequest::Seal(seal) => store.seal(epoch, *seal),
-        TreeRequest::Revert(revert) => store.revert(epoch, *revert),
-        TreeRequest::BeginRebuild(begin) => store.begin_rebuild(epoch, begin),
-        TreeRequest::FinishRebuild => store.finish_rebuild(epoch),
-        TreeRequest::Expand(expand) => store.expand(epoch, *expand),
+        TreeRequest::Seal(seal) => store.seal(epoch, seal)?,
+        TreeRequest::Revert(revert) => store.revert(epoch, revert)?,
+        TreeRequest::BeginRebuild(begin) => {
+            return Ok(store.begin_rebuild(epoch, &begin)?.encode());
+        }
+        TreeRequest::FinishRebuild => store.finish_rebuild(epoch)?,
+        TreeRequest::Expand(expand) => store.expand(epoch, expand)?,
     }
+    Ok(Bytes::new())
 }
 
 fn sync(
