@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod demo;
 pub mod fuzz;
 pub mod initiator;
+pub mod interrupt;
 pub mod live;
 pub mod load;
 pub mod proxy;

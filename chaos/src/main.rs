@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ankole_chaos::load::{self, Durable, Pattern, Workload};
-use ankole_chaos::{bench, conformance, demo, fuzz, live, sim};
+use ankole_chaos::{bench, conformance, demo, fuzz, interrupt, live, sim};
 use clap::{Args, Parser, Subcommand};
 
 /// Attacks and measures Ankole.
@@ -79,6 +79,9 @@ enum Command {
         /// Which faults, in which order. Default: another one each time; it is printed.
         #[arg(long)]
         seed: Option<u64>,
+        /// The first of 220 ports that the cluster takes.
+        #[arg(long, default_value_t = live::BASE_PORT)]
+        base_port: u16,
     },
     /// Measure a volume beside stock tgt on a plain file, in the same run.
     Bench(bench::BenchArgs),
@@ -185,7 +188,10 @@ impl From<LoadArgs> for Workload {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let command = Cli::parse().command;
+    let outcome = interrupt::watch().and_then(|()| run(command));
+    interrupt::settle();
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -251,10 +257,14 @@ fn run(command: Command) -> anyhow::Result<bool> {
             println!("{passed} passed, {failed} failed");
             Ok(failed == 0)
         }
-        Command::Live { seconds, seed } => {
+        Command::Live {
+            seconds,
+            seed,
+            base_port,
+        } => {
             let seed = seed.unwrap_or_else(rand::random);
             println!("seed {seed}");
-            let (passed, failed) = live::run(Duration::from_secs(seconds), seed)?;
+            let (passed, failed) = live::run(Duration::from_secs(seconds), seed, base_port)?;
             println!("{passed} passed, {failed} failed");
             Ok(failed == 0)
         }

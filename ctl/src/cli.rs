@@ -217,10 +217,14 @@ pub(crate) enum DevCommand {
         place: DevPlace,
         /// Have every process reached through a forwarder that you run, for trying out bad
         /// networks: managers are told to be at 3 ports from here, blockds at 3 from here + 10;
-        /// the blockds' managers are sought at 9 ports from here + 20, the agent's at 3 from
+        /// the blockds' managers are sought at 9 ports from here + 20, the agents' at 9 from
         /// here + 30; and no unix socket is used. Fixed when the cluster is first started.
         #[arg(long)]
         forwarded_from: Option<u16>,
+        /// How many of the nodes can serve volumes: n1, n2... Fixed when the cluster is first
+        /// started. Default: 1.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=3))]
+        agents: Option<u16>,
     },
     /// Stop every process; the data stays.
     Down {

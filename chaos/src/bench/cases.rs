@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::cpu::cpu_seconds;
 use super::peer::Peer;
-use super::{BASE_PORT, CasesArgs, OTHER_BASE_PORT, Output, median, print_json, table};
+use super::{CasesArgs, OTHER_CLUSTER, Output, median, print_json, table};
 use crate::cluster::{Cluster, Scratch};
 use crate::load::{self, Pattern, Report, Workload};
 
@@ -110,7 +110,8 @@ struct Unit {
 }
 
 /// Runs every case on all units; prints a table, or JSON.
-pub(super) fn run(args: &CasesArgs, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(args: &CasesArgs, base_port: u16, output: Output) -> anyhow::Result<()> {
+    let other_port = base_port.saturating_add(OTHER_CLUSTER);
     let cases: Vec<&Case> = CASES
         .iter()
         .filter(|case| {
@@ -119,11 +120,11 @@ pub(super) fn run(args: &CasesArgs, output: Output) -> anyhow::Result<()> {
         .collect();
     anyhow::ensure!(!cases.is_empty(), "no case has such a name");
     let folder = Scratch::new("bench")?;
-    let cluster = Cluster::up(&folder.path().join("cluster"), BASE_PORT)?;
+    let cluster = Cluster::up(&folder.path().join("cluster"), base_port)?;
     let other = args
         .other
         .as_ref()
-        .map(|binaries| Cluster::up_of(binaries, &folder.path().join("other"), OTHER_BASE_PORT))
+        .map(|binaries| Cluster::up_of(binaries, &folder.path().join("other"), other_port))
         .transpose();
     let measured = match &other {
         Ok(other) => measure(&cluster, other.as_ref(), &folder, &cases, args),

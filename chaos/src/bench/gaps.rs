@@ -6,7 +6,8 @@ use anyhow::Context;
 use rustix::process::Signal;
 use serde::Serialize;
 
-use super::{BASE_PORT, Output, print_json};
+use super::progress::Progress;
+use super::{Output, print_json};
 use crate::cluster::{Cluster, Scratch, Volume};
 use crate::load::{self, Pattern, Report, Workload};
 
@@ -24,7 +25,13 @@ struct Death {
     strike: fn(&Cluster, &Volume) -> anyhow::Result<()>,
 }
 
-const DEATHS: [Death; 5] = [
+const DEATHS: [Death; 6] = [
+    Death {
+        name: "nothing dies",
+        goal_ms: 100,
+        load: Duration::from_secs(6),
+        strike: |_, _| Ok(()),
+    },
     Death {
         name: "blockd killed with SIGKILL",
         goal_ms: 500,
@@ -70,13 +77,24 @@ struct Gaps {
     gaps_ms: Vec<u64>,
 }
 
-/// Lets each part die so often under load.
-pub(super) fn run(rounds: usize, output: Output) -> anyhow::Result<()> {
+/// Lets each part whose death has one of these names, or all, die so often under load.
+pub(super) fn run(
+    rounds: usize,
+    names: &[String],
+    base_port: u16,
+    output: Output,
+) -> anyhow::Result<()> {
+    let wanted = |death: &&Death| {
+        names.is_empty() || names.iter().any(|name| death.name.contains(name.as_str()))
+    };
+    let deaths: Vec<&Death> = DEATHS.iter().filter(wanted).collect();
+    anyhow::ensure!(!deaths.is_empty(), "no death has such a name");
+    let progress = Progress::start();
+    progress.say("starting a cluster");
     let folder = Scratch::new("bench-gaps")?;
-    let cluster = Cluster::up(&folder.path().join("cluster"), BASE_PORT)?;
-    let measured = measure(&cluster, rounds);
+    let cluster = Cluster::up(&folder.path().join("cluster"), base_port)?;
+    let measured = measure(&cluster, &deaths, rounds, &progress)?;
     cluster.destroy()?;
-    let measured = measured?;
     match output {
         Output::Json => print_json(&measured)?,
         Output::Table => {
@@ -89,22 +107,32 @@ pub(super) fn run(rounds: usize, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(cluster: &Cluster, rounds: usize) -> anyhow::Result<Vec<Gaps>> {
+fn measure(
+    cluster: &Cluster,
+    deaths: &[&Death],
+    rounds: usize,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Gaps>> {
     cluster.serve(VOLUME, VOLUME_SIZE)?;
     let mut measured = Vec::new();
-    for death in &DEATHS {
-        let gaps_ms = (0..rounds).map(|_| gap(cluster, death));
+    for death in deaths {
+        let mut gaps_ms = Vec::new();
+        for round in 1..=rounds {
+            let gap_ms = gap(cluster, death)?;
+            let name = death.name;
+            progress.say(&format!("{name}, round {round} of {rounds}: {gap_ms} ms"));
+            gaps_ms.push(gap_ms);
+        }
         measured.push(Gaps {
             what: death.name,
             goal_ms: death.goal_ms,
-            gaps_ms: gaps_ms.collect::<anyhow::Result<_>>()?,
+            gaps_ms,
         });
     }
     Ok(measured)
 }
 
 fn gap(cluster: &Cluster, death: &Death) -> anyhow::Result<u64> {
-    eprintln!("{}", death.name);
     let volume = cluster.wait_volume(VOLUME, HEALTHY_LIMIT, "healthy", |volume| {
         volume.health == "healthy"
     })?;

@@ -9,6 +9,7 @@ mod cases;
 mod cpu;
 mod gaps;
 mod peer;
+mod progress;
 mod rebuild;
 mod table;
 
@@ -19,8 +20,8 @@ use serde::Serialize;
 
 /// Apart from the ports of an operator's own dev cluster.
 const BASE_PORT: u16 = 17_700;
-/// For the other build's cluster.
-const OTHER_BASE_PORT: u16 = 17_920;
+/// From the base port: that of the other build's cluster.
+const OTHER_CLUSTER: u16 = 220;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,6 +42,9 @@ pub struct BenchArgs {
     /// How results are printed.
     #[arg(long, value_enum, default_value_t = Output::Table, global = true)]
     output: Output,
+    /// The first of 420 ports that the clusters take.
+    #[arg(long, default_value_t = BASE_PORT, global = true)]
+    base_port: u16,
 }
 
 /// The default benchmark: kinds of load.
@@ -66,14 +70,17 @@ enum BenchCommand {
     /// writer meanwhile.
     Rebuild {
         /// Of the volume, all of it written.
-        #[arg(long, default_value_t = 1024)]
+        #[arg(long, default_value_t = 512)]
         mib: u64,
     },
     /// How long I/O stands still when a part of the cluster dies.
     Gaps {
-        /// How often each part dies.
-        #[arg(long, default_value_t = 3)]
+        /// How often each part dies. A round takes about a minute.
+        #[arg(long, default_value_t = 1)]
         rounds: usize,
+        /// Only deaths whose name holds this; may be repeated.
+        #[arg(long = "death", value_name = "TEXT")]
+        deaths: Vec<String>,
     },
 }
 
@@ -83,10 +90,13 @@ enum BenchCommand {
 ///
 /// When the cluster or tgt cannot be started, or an operation fails.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    let port = args.base_port;
     match &args.command {
-        None => cases::run(&args.cases, args.output),
-        Some(BenchCommand::Rebuild { mib }) => rebuild::run(*mib, args.output),
-        Some(BenchCommand::Gaps { rounds }) => gaps::run(*rounds, args.output),
+        None => cases::run(&args.cases, port, args.output),
+        Some(BenchCommand::Rebuild { mib }) => rebuild::run(*mib, port, args.output),
+        Some(BenchCommand::Gaps { rounds, deaths }) => {
+            gaps::run(*rounds, deaths, port, args.output)
+        }
     }
 }
 

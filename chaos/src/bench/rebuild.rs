@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{BASE_PORT, Output, print_json};
+use super::progress::Progress;
+use super::{Output, print_json};
 use crate::cluster::{Cluster, Scratch};
 use crate::load::{self, Pattern, Report, Workload};
 
 const VOLUME: &str = "bench";
 const NODE: &str = "n3";
-const LIMIT: Duration = Duration::from_secs(600);
+/// Of each phase.
+const LIMIT: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 /// Of the load that notices the rebuild: far from what the volume can do, so that what it waits
 /// for is not itself.
@@ -66,12 +68,13 @@ struct Measured {
 }
 
 /// Measures a rebuild of so many MiB.
-pub(super) fn run(mib: u64, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(mib: u64, base_port: u16, output: Output) -> anyhow::Result<()> {
+    let progress = Progress::start();
+    progress.say("starting a cluster");
     let folder = Scratch::new("bench-rebuild")?;
-    let cluster = Cluster::up(&folder.path().join("cluster"), BASE_PORT)?;
-    let measured = measure(&cluster, folder.path(), mib);
+    let cluster = Cluster::up(&folder.path().join("cluster"), base_port)?;
+    let measured = measure(&cluster, folder.path(), mib, &progress)?;
     cluster.destroy()?;
-    let measured = measured?;
     match output {
         Output::Json => print_json(&measured),
         Output::Table => {
@@ -100,17 +103,30 @@ fn print(measured: &Measured) {
     }
 }
 
-fn measure(cluster: &Cluster, folder: &Path, mib: u64) -> anyhow::Result<Measured> {
+fn measure(
+    cluster: &Cluster,
+    folder: &Path,
+    mib: u64,
+    progress: &Progress,
+) -> anyhow::Result<Measured> {
     let url = cluster.serve(VOLUME, &format!("{mib}MiB"))?.url;
+    progress.say(&format!("writing the whole volume, {mib} MiB"));
     overwrite(&url, mib, 1)?;
+    progress.say("a load alone");
     let alone = Latency::from(&load::run(&beside(&url, Some(ALONE), None))?);
+    progress.say("a plain copy");
     let before = copy(folder, mib)?;
+    progress.say("writing the whole volume while a replica is away");
     fall_behind(cluster, &url, mib, 2)?;
+    progress.say("its rebuild, alone");
     let rebuild = rebuild(cluster, mib)?;
+    progress.say("a plain copy");
     let after = copy(folder, mib)?;
+    progress.say("writing the whole volume while a replica is away");
     fall_behind(cluster, &url, mib, 3)?;
+    progress.say("its rebuild, beside the load");
     let stop = Arc::new(AtomicBool::new(false));
-    let workload = beside(&url, None, Some(Arc::clone(&stop)));
+    let workload = beside(&url, Some(LIMIT), Some(Arc::clone(&stop)));
     let load = std::thread::spawn(move || load::run(&workload));
     let rebuilt = self::rebuild(cluster, mib);
     stop.store(true, Ordering::Relaxed);
@@ -141,7 +157,7 @@ fn overwrite(url: &str, mib: u64, seed: u64) -> anyhow::Result<()> {
     let workload = Workload {
         block_bytes: PIECE_BYTES as u64,
         depth: 4,
-        duration: None,
+        duration: Some(LIMIT),
         operations: Some(mib),
         flush_every: 64,
         verify: true,
@@ -150,6 +166,8 @@ fn overwrite(url: &str, mib: u64, seed: u64) -> anyhow::Result<()> {
     };
     let report = load::run(&workload)?;
     anyhow::ensure!(report.errors == 0, "{} writes failed", report.errors);
+    let done = report.writes.operations;
+    anyhow::ensure!(done == mib, "only {done} of {mib} writes within {LIMIT:?}");
     Ok(())
 }
 

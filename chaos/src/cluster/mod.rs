@@ -1,14 +1,19 @@
 //! A dev cluster of real processes, driven through the `ankole` command as an operator would.
 
 mod command;
+mod driver;
 mod scratch;
 mod view;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::interrupt::{self, Undo};
+use driver::Driver;
 
 pub use command::{capture, run};
 pub use scratch::Scratch;
@@ -17,14 +22,16 @@ pub use view::{Process, Replica, Snapshot, Status, Volume};
 /// Between two looks at something that is waited for.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A cluster in a folder of its own.
+/// A cluster in a folder of its own. Its processes end when this is dropped or the program is told
+/// to end.
 pub struct Cluster {
-    /// The `ankole` that drives it; it starts the daemons that lie beside it.
-    ankole: PathBuf,
-    directory: PathBuf,
+    driver: Driver,
     base_port: u16,
     forwarded_from: Option<u16>,
+    agents: u16,
     managers: Vec<String>,
+    /// Set while processes may run.
+    undo: Mutex<Option<Undo>>,
 }
 
 /// The folder that the project's binaries lie in: this one's.
@@ -42,23 +49,24 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
 impl Cluster {
     /// Starts a cluster in this folder, or what of it does not run.
     pub fn up(directory: &Path, base_port: u16) -> anyhow::Result<Self> {
-        Self::up_as(binary("ankole")?, directory, base_port, None)
+        Self::up_as(binary("ankole")?, directory, base_port, None, 1)
     }
 
     /// The same, with the binaries of another build.
     pub fn up_of(binaries: &Path, directory: &Path, base_port: u16) -> anyhow::Result<Self> {
-        Self::up_as(binaries.join("ankole"), directory, base_port, None)
+        Self::up_as(binaries.join("ankole"), directory, base_port, None, 1)
     }
 
-    /// The same, with every connection between its processes going through ports that the caller
-    /// forwards: see `ankole dev up --forwarded-from`.
+    /// The same, with so many agents, and with every connection between its processes going
+    /// through ports that the caller forwards: see `ankole dev up --forwarded-from`.
     pub fn up_forwarded(
         directory: &Path,
         base_port: u16,
         forwarded_from: u16,
+        agents: u16,
     ) -> anyhow::Result<Self> {
         let ankole = binary("ankole")?;
-        Self::up_as(ankole, directory, base_port, Some(forwarded_from))
+        Self::up_as(ankole, directory, base_port, Some(forwarded_from), agents)
     }
 
     fn up_as(
@@ -66,53 +74,56 @@ impl Cluster {
         directory: &Path,
         base_port: u16,
         forwarded_from: Option<u16>,
+        agents: u16,
     ) -> anyhow::Result<Self> {
         let managers = (0..3)
             .map(|index| format!("127.0.0.1:{}", base_port + index))
             .collect();
         let cluster = Self {
-            ankole,
-            directory: directory.to_owned(),
+            driver: Driver::new(ankole, directory),
             base_port,
             forwarded_from,
+            agents,
             managers,
+            undo: Mutex::default(),
         };
-        if let Err(error) = cluster.start_missing() {
-            // Whatever did start is not left behind.
-            let _ = cluster.down();
-            return Err(error);
-        }
+        cluster.start_missing()?;
         Ok(cluster)
     }
 
     /// Starts those of its processes that do not run.
     pub fn start_missing(&self) -> anyhow::Result<()> {
         let base_port = self.base_port.to_string();
-        let mut rest = vec!["--base-port", &base_port];
+        let agents = self.agents.to_string();
+        let mut rest = vec!["--base-port", &base_port, "--agents", &agents];
         let forwarded_from = self.forwarded_from.map(|port| port.to_string());
         if let Some(port) = &forwarded_from {
             rest.extend(["--forwarded-from", port]);
         }
-        self.dev(&["up"], &rest).map(drop)
+        let _starting = interrupt::starting()?;
+        self.undo_slot().get_or_insert_with(|| {
+            let driver = self.driver.clone();
+            interrupt::undo_with(move || driver.end())
+        });
+        self.driver.dev(&["up"], &rest).map(drop)
+    }
+
+    fn undo_slot(&self) -> MutexGuard<'_, Option<Undo>> {
+        self.undo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops every process.
     pub fn down(&self) -> anyhow::Result<()> {
-        self.dev(&["down"], &[]).map(drop)
+        self.driver.dev(&["down"], &[])?;
+        *self.undo_slot() = None;
+        Ok(())
     }
 
     /// Stops every process and deletes the data.
     pub fn destroy(&self) -> anyhow::Result<()> {
-        self.dev(&["down", "--destroy"], &[]).map(drop)
-    }
-
-    fn dev(&self, verb: &[&str], rest: &[&str]) -> anyhow::Result<String> {
-        let directory = self.directory.display().to_string();
-        let mut arguments = vec!["--output", "json", "dev"];
-        arguments.extend(verb);
-        arguments.extend(["--directory", &directory]);
-        arguments.extend(rest);
-        capture(&self.ankole, &arguments)
+        self.driver.dev(&["down", "--destroy"], &[])?;
+        *self.undo_slot() = None;
+        Ok(())
     }
 
     /// Runs `ankole` against this cluster and returns what it prints.
@@ -122,7 +133,7 @@ impl Cluster {
             all.extend(["--manager", manager]);
         }
         all.extend(arguments);
-        capture(&self.ankole, &all)
+        capture(&self.driver.ankole, &all)
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, arguments: &[&str]) -> anyhow::Result<T> {
@@ -131,31 +142,26 @@ impl Cluster {
             .with_context(|| format!("`ankole {}` printed {text}", arguments.join(" ")))
     }
 
-    /// What runs. `ankole dev status` fails when something does not; that is no error here.
+    /// What runs.
     pub fn status(&self) -> anyhow::Result<Status> {
-        let directory = self.directory.display().to_string();
-        let output = std::process::Command::new(&self.ankole)
-            .args([
-                "--output",
-                "json",
-                "dev",
-                "status",
-                "--directory",
-                &directory,
-            ])
-            .output()?;
-        serde_json::from_slice(&output.stdout).with_context(|| {
-            format!(
-                "ankole dev status: {}",
-                String::from_utf8_lossy(&output.stderr)
-            )
-        })
+        self.driver.status()
     }
 
     /// Creates a volume and serves it.
     pub fn serve(&self, name: &str, size: &str) -> anyhow::Result<Volume> {
         self.ankole(&["volume", "create", name, "--size", size])?;
         self.json(&["volume", "attach", name])
+    }
+
+    /// Creates a volume and serves it on this node.
+    pub fn serve_on(&self, name: &str, size: &str, node: &str) -> anyhow::Result<Volume> {
+        self.ankole(&["volume", "create", name, "--size", size])?;
+        self.json(&["volume", "attach", name, "--node", node])
+    }
+
+    /// Takes a volume to this node, whatever the node that serves it says.
+    pub fn move_by_force(&self, name: &str, node: &str) -> anyhow::Result<Volume> {
+        self.json(&["volume", "attach", name, "--node", node, "--force"])
     }
 
     /// A volume as the managers see it.
@@ -191,17 +197,7 @@ impl Cluster {
 
     /// Kills every process of the cluster, engines included, at once.
     pub fn kill_all(&self) -> anyhow::Result<()> {
-        let pids: Vec<Pid> = self
-            .status()?
-            .processes
-            .iter()
-            .filter_map(|process| process.pid.and_then(Pid::from_raw))
-            .collect();
-        for pid in pids {
-            // One may have ended since it was listed.
-            let _ = kill_process(pid, Signal::KILL);
-        }
-        Ok(())
+        self.driver.kill_all()
     }
 
     /// The name of the process of the leading manager.
@@ -213,7 +209,7 @@ impl Cluster {
 
     /// Where a node's blockd stores its replicas.
     pub fn store(&self, node: &str) -> PathBuf {
-        self.directory.join(format!("blockd-{node}"))
+        self.driver.directory.join(format!("blockd-{node}"))
     }
 
     /// Waits until the volume is what is asked for.
@@ -239,6 +235,15 @@ impl Cluster {
                 );
             }
             std::thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.undo_slot().take().is_some() {
+            // Whatever went wrong, no process is left behind.
+            self.driver.end();
         }
     }
 }

@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// A folder that is removed with its contents when this is dropped, unless it is kept.
+use crate::interrupt::{self, Undo};
+
+/// A folder that is removed with its contents when this is dropped or the program is told to end,
+/// unless it is kept.
 pub struct Scratch {
     path: PathBuf,
-    keep: bool,
+    /// Unset when it is kept.
+    undo: Option<Undo>,
 }
 
 impl Scratch {
@@ -16,7 +20,12 @@ impl Scratch {
         let path = Path::new("/var/tmp").join(format!("ankole-{purpose}-{}", std::process::id()));
         std::fs::create_dir_all(&path)
             .with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self { path, keep: false })
+        let removed = path.clone();
+        let undo = interrupt::undo_with(move || drop(std::fs::remove_dir_all(removed)));
+        Ok(Self {
+            path,
+            undo: Some(undo),
+        })
     }
 
     /// A folder that exists, or is to, and stays.
@@ -24,7 +33,7 @@ impl Scratch {
         std::fs::create_dir_all(path)
             .with_context(|| format!("cannot create {}", path.display()))?;
         let path = std::path::absolute(path)?;
-        Ok(Self { path, keep: true })
+        Ok(Self { path, undo: None })
     }
 
     /// Where it is.
@@ -34,13 +43,13 @@ impl Scratch {
 
     /// Leave it, for someone to look at.
     pub fn keep(&mut self) {
-        self.keep = true;
+        self.undo = None;
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.keep {
+        if self.undo.take().is_some() {
             // Nothing more can be done about a folder that will not go.
             let _ = std::fs::remove_dir_all(&self.path);
         }

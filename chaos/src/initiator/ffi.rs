@@ -21,13 +21,15 @@ pub(super) struct Url {
     pub(super) lun: c_int,
 }
 
-/// `struct scsi_sense`, its first fields.
+/// `struct scsi_sense`, whole: more fields of the task follow it.
 #[repr(C)]
 pub(super) struct Sense {
     pub(super) error_type: c_uchar,
     pub(super) key: c_int,
     pub(super) ascq: c_int,
-    pub(super) specific: u32,
+    /// Three fields of a bit each.
+    pub(super) specific: c_uchar,
+    pub(super) bit_pointer: c_uchar,
     pub(super) field_pointer: u16,
 }
 
@@ -66,6 +68,16 @@ pub(super) struct ReadCapacity16 {
     pub(super) block_length: u32,
 }
 
+/// `struct scsi_persistent_reserve_out_basic`.
+#[repr(C)]
+pub(super) struct ReserveOut {
+    pub(super) key: u64,
+    pub(super) service_action_key: u64,
+    pub(super) spec_i_pt: u8,
+    pub(super) all_tg_pt: u8,
+    pub(super) aptpl: u8,
+}
+
 pub(super) type Callback = extern "C" fn(*mut Context, c_int, *mut c_void, *mut c_void);
 
 pub(super) const STATUS_GOOD: c_int = 0;
@@ -86,6 +98,25 @@ unsafe extern "C" {
     pub(super) fn iscsi_get_error(context: *mut Context) -> *const c_char;
     pub(super) fn iscsi_set_session_type(context: *mut Context, session_type: c_int) -> c_int;
     pub(super) fn iscsi_set_header_digest(context: *mut Context, digest: c_int) -> c_int;
+    pub(super) fn iscsi_set_isid_random(
+        context: *mut Context,
+        random: u32,
+        qualifier: u32,
+    ) -> c_int;
+    pub(super) fn iscsi_persistent_reserve_in_sync(
+        context: *mut Context,
+        lun: c_int,
+        action: c_int,
+        bytes_max: u16,
+    ) -> *mut Task;
+    pub(super) fn iscsi_persistent_reserve_out_sync(
+        context: *mut Context,
+        lun: c_int,
+        action: c_int,
+        scope: c_int,
+        kind: c_int,
+        parameters: *mut c_void,
+    ) -> *mut Task;
     pub(super) fn iscsi_set_timeout(context: *mut Context, seconds: c_int) -> c_int;
     pub(super) fn iscsi_set_noautoreconnect(context: *mut Context, state: c_int);
     pub(super) fn iscsi_set_reconnect_max_retries(context: *mut Context, count: c_int);
@@ -145,4 +176,19 @@ unsafe extern "C" {
         callback: Callback,
         private: *mut c_void,
     ) -> *mut Task;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// As a C compiler lays them out (x86-64 and AArch64).
+    #[test]
+    fn the_fields_of_a_task_lie_where_the_library_puts_them() {
+        assert_eq!(size_of::<Sense>(), 16);
+        assert_eq!(offset_of!(Task, sense), 48);
+        assert_eq!(offset_of!(Task, datain), 64);
+    }
 }

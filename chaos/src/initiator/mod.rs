@@ -5,7 +5,9 @@
 
 mod command;
 mod ffi;
+mod reservation;
 mod session;
 
 pub use command::{Command, Completion, Kind, Outcome};
+pub use reservation::Held;
 pub use session::{ConnectError, Geometry, Options, Session};

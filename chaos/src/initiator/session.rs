@@ -17,6 +17,9 @@ use super::ffi;
 pub struct Options {
     /// The initiator's IQN.
     pub name: String,
+    /// With the name it makes the initiator's port, which reservations are held by; `None`: another
+    /// one for each session.
+    pub isid: Option<u32>,
     /// CRC32C on headers.
     pub header_digest: bool,
     /// Log in again for ever when the connection breaks, and send again what was unanswered.
@@ -29,6 +32,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             name: "iqn.2026-01.io.ankole.chaos:initiator".to_owned(),
+            isid: None,
             header_digest: false,
             reconnect: true,
             timeout: None,
@@ -88,14 +92,14 @@ struct Pending {
 
 /// A session that is logged in.
 pub struct Session {
-    context: NonNull<ffi::Context>,
-    lun: c_int,
+    pub(super) context: NonNull<ffi::Context>,
+    pub(super) lun: c_int,
     geometry: Geometry,
     done: Done,
     in_flight: usize,
 }
 
-fn error_text(context: *mut ffi::Context) -> String {
+pub(super) fn error_text(context: *mut ffi::Context) -> String {
     // SAFETY: the context is live; libiscsi returns a zero-terminated text that it owns.
     let text = unsafe { CStr::from_ptr(ffi::iscsi_get_error(context)) };
     text.to_string_lossy().trim().to_owned()
@@ -164,6 +168,9 @@ impl Session {
             self.lun = (*url.as_ptr()).lun;
             ffi::iscsi_set_session_type(context, ffi::SESSION_NORMAL);
             ffi::iscsi_set_header_digest(context, digest);
+            if let Some(isid) = options.isid {
+                ffi::iscsi_set_isid_random(context, isid, 0);
+            }
             if let Some(timeout) = options.timeout {
                 let seconds = c_int::try_from(timeout.as_secs().max(1)).unwrap_or(c_int::MAX);
                 ffi::iscsi_set_timeout(context, seconds);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 
 use super::wires::Disturbance;
 use crate::cluster::Volume;
@@ -11,9 +12,6 @@ use crate::cluster::Volume;
 /// The nodes of a dev cluster.
 pub(super) const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const STOP_MS_MAX: u64 = 10_000;
-/// A busy machine of two cores takes so much longer than an idle one.
-const SLACK: Duration = Duration::from_secs(4);
-
 /// One blow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -43,6 +41,16 @@ pub(super) enum Fault {
     SnapshotAndKillEngine,
     /// A snapshot, and the oldest one deleted.
     Snapshot,
+    /// Snapshots of the pair at one moment, while both engines are killed so long after the request.
+    GroupAndKillEngines(Duration),
+    /// The volume is taken to another node by force; with its agent dead nobody there ends the old
+    /// engine.
+    MoveByForce { dead_agent: bool },
+    /// The same with the volume that is reserved for its initiator.
+    MoveReserved { dead_agent: bool },
+    /// The disk of the last node is full for a while, from just after a snapshot, so that every
+    /// block needs new room.
+    FillDisk(Duration),
     /// The network between two kinds of processes, for a while.
     Network(Disturbance),
     /// The same, and SIGKILL of the engine meanwhile.
@@ -52,18 +60,46 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// A fault that leaves an in-sync replica alone.
-    pub(super) fn choose(random: &mut StdRng, volume: &Volume) -> Self {
+    /// What every run shows, in an order that chance fixes.
+    pub(super) fn each_run(random: &mut StdRng) -> Vec<Self> {
+        let victim = NODES[random.random_range(0..NODES.len())];
+        let mut faults = vec![
+            Self::KillBlockd(vec![victim]),
+            Self::KillEngine,
+            Self::KillLeader,
+            Self::choose_group(random),
+            Self::choose_full(random),
+            Self::MoveByForce { dead_agent: true },
+            Self::MoveReserved {
+                dead_agent: random.random_range(0..2) == 0,
+            },
+        ];
+        faults.shuffle(random);
+        faults
+    }
+
+    fn choose_group(random: &mut StdRng) -> Self {
+        Self::GroupAndKillEngines(Duration::from_millis(random.random_range(0..200)))
+    }
+
+    fn choose_full(random: &mut StdRng) -> Self {
+        Self::FillDisk(Duration::from_millis(random.random_range(2000..5000)))
+    }
+
+    /// A fault that leaves an in-sync replica of every volume alone.
+    pub(super) fn choose(random: &mut StdRng, volumes: &[Volume]) -> Self {
         let victim = NODES[random.random_range(0..NODES.len())];
         let spares = |gone: &[&str]| {
-            let left = |replica: &&crate::cluster::Replica| {
-                replica.mode == "in-sync" && !gone.contains(&replica.node.as_str())
-            };
-            volume.replicas.iter().filter(left).count() > 0
+            volumes.iter().all(|volume| {
+                let left = |replica: &crate::cluster::Replica| {
+                    replica.mode == "in-sync" && !gone.contains(&replica.node.as_str())
+                };
+                volume.replicas.iter().any(left)
+            })
         };
         let pause = Duration::from_millis(random.random_range(500..STOP_MS_MAX));
         let number = random.random_range(1..=3);
-        match random.random_range(0..28) {
+        match random.random_range(0..32) {
             14..24 => Self::Network(Disturbance::choose(random)),
             24 | 25 => Self::NetworkAndKillEngine(Disturbance::choose(random)),
             26 | 27 => {
@@ -76,6 +112,14 @@ impl Fault {
                     Self::Network(disturbance)
                 }
             }
+            28 => Self::choose_group(random),
+            29 => Self::choose_full(random),
+            30 => Self::MoveByForce {
+                dead_agent: number == 1,
+            },
+            31 => Self::MoveReserved {
+                dead_agent: number == 1,
+            },
             0 | 1 => Self::KillBlockd(vec![victim]),
             2 => {
                 let two: Vec<_> = NODES.into_iter().filter(|node| *node != victim).collect();
@@ -124,8 +168,25 @@ impl Fault {
             Self::KillEverything => "kill-everything",
             Self::SnapshotAndKillEngine => "snapshot-and-kill-engine",
             Self::Snapshot => "snapshot",
+            Self::GroupAndKillEngines(_) => "group-snapshot-and-kill-engines",
+            Self::MoveByForce { dead_agent: false } => "move-by-force",
+            Self::MoveByForce { dead_agent: true } => "move-by-force-from-a-dead-agent",
+            Self::MoveReserved { dead_agent: false } => "move-reserved",
+            Self::MoveReserved { dead_agent: true } => "move-reserved-from-a-dead-agent",
+            Self::FillDisk(_) => "fill-disk",
         };
         name.to_owned()
+    }
+
+    /// What the initiator may add by itself: after the first refused login libiscsi waits until the
+    /// next full second, after the second one for two more, and the engine is back in between.
+    pub(super) const fn initiator_pause(&self) -> Duration {
+        match self {
+            Self::KillEngine | Self::SnapshotAndKillEngine | Self::NetworkAndKillEngine(_) => {
+                Duration::from_secs(1)
+            }
+            _ => Duration::ZERO,
+        }
     }
 
     /// The longest gap in I/O that is promised on an idle machine.
@@ -140,7 +201,11 @@ impl Fault {
             }
             // Until another manager leads.
             Self::KillLeaderAndBlockd(_) => Duration::from_secs(5),
-            Self::Snapshot => Duration::from_secs(1),
+            Self::Snapshot | Self::FillDisk(_) => Duration::from_secs(1),
+            // Another volume's doing.
+            Self::GroupAndKillEngines(_) | Self::MoveReserved { .. } => Duration::from_millis(300),
+            // From the request to the first answer at the new portal.
+            Self::MoveByForce { .. } => Duration::from_secs(10),
             // The initiator logs in again with pauses of its own.
             Self::KillLoad | Self::KillEverything => Duration::from_secs(15),
             Self::Network(disturbance) => disturbance.goal(),
@@ -157,11 +222,6 @@ impl Fault {
                 disturbance.goal() + waits
             }
         }
-    }
-
-    /// Beyond this gap something is wrong, however busy the machine is.
-    pub(super) fn limit(&self) -> Duration {
-        self.goal() + SLACK
     }
 }
 
@@ -197,10 +257,10 @@ mod tests {
             ["in-sync", "in-sync", "in-sync"],
             ["in-sync", "rebuilding", "in-sync"],
         ] {
-            let volume = volume(modes);
+            let volumes = [volume(["in-sync"; 3]), volume(modes)];
             for _ in 0..2000 {
-                if let Fault::KillBlockd(gone) = Fault::choose(&mut random, &volume) {
-                    let left = volume.replicas.iter().any(|replica| {
+                if let Fault::KillBlockd(gone) = Fault::choose(&mut random, &volumes) {
+                    let left = volumes[1].replicas.iter().any(|replica| {
                         replica.mode == "in-sync" && !gone.contains(&replica.node.as_str())
                     });
                     assert!(left, "{gone:?} of {modes:?}");
@@ -213,10 +273,9 @@ mod tests {
     fn the_same_seed_chooses_the_same_faults() {
         let choose = || {
             let mut random = StdRng::seed_from_u64(9);
-            let volume = volume(["in-sync"; 3]);
-            let faults: Vec<_> = (0..50)
-                .map(|_| Fault::choose(&mut random, &volume))
-                .collect();
+            let volumes = [volume(["in-sync"; 3])];
+            let mut faults = Fault::each_run(&mut random);
+            faults.extend((0..50).map(|_| Fault::choose(&mut random, &volumes)));
             faults
         };
         assert_eq!(choose(), choose());

@@ -1,21 +1,30 @@
 //! Carrying faults out, bringing things back, and what each kind of fault cost.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::ensure;
 use rustix::process::Signal;
 use serde::Serialize;
 
-use super::fault::Fault;
-use super::traffic::Traffic;
+use super::fault::{Fault, NODES};
+use super::field::Field;
+use super::pair::PAIR;
+use super::stall::Stalls;
 use super::wires::{Disturbance, Wires};
+use super::{VOLUME, groups};
 use crate::cluster::Cluster;
-use crate::load::Gap;
+use crate::load::{self, Gap, Pattern, Workload};
 
 /// How long something that was killed stays away.
 const AWAY: Duration = Duration::from_secs(2);
 const SNAPSHOTS_MAX: usize = 4;
+/// For an engine that was fenced to end by itself.
+const FENCED_LIMIT: Duration = Duration::from_secs(10);
+/// What no meter sees: that several processes have to run one after the other.
+const SLACK_MS: u64 = 250;
+/// The steps of a recovery wait as the meter does, but several run at once.
+const STALLS_COUNT: u64 = 2;
 
 /// A fault that was carried out.
 #[derive(Debug, Clone, Serialize)]
@@ -24,7 +33,21 @@ pub(super) struct Struck {
     what: String,
     at_ms: u64,
     goal_ms: u64,
-    limit_ms: u64,
+    /// What the initiator may add to that by itself.
+    initiator_ms: u64,
+    /// How long what was asked for took, where that counts.
+    took_ms: Option<u64>,
+    /// What was not as it must be.
+    wrong: Vec<String>,
+}
+
+impl Struck {
+    /// Notes what went wrong in a part of the fault.
+    fn note(&mut self, part: &str, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            self.wrong.push(format!("{part}: {error:#}"));
+        }
+    }
 }
 
 /// What all faults of a kind cost.
@@ -35,72 +58,176 @@ pub(super) struct Summary {
     count: usize,
     longest_gap_ms: u64,
     goal_ms: u64,
-    /// Gaps that no machine explains, in words.
-    over_limit: Vec<String>,
+    /// The longest that the machine kept a simple program waiting during a gap beyond its goal.
+    stalled_ms: u64,
+    /// What was not as it must be, and gaps that the machine does not explain, in words.
+    wrong: Vec<String>,
 }
 
 impl Summary {
-    /// An error when a gap was beyond its limit.
+    fn new(fault: &str) -> Self {
+        Self {
+            fault: fault.to_owned(),
+            count: 0,
+            longest_gap_ms: 0,
+            goal_ms: 0,
+            stalled_ms: 0,
+            wrong: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, cause: &Struck, from_ms: u64, length_ms: u64, stalls: &Stalls) {
+        self.longest_gap_ms = self.longest_gap_ms.max(length_ms);
+        if length_ms <= cause.goal_ms {
+            return;
+        }
+        let stalled_ms = stalls.late_ms(from_ms, from_ms + length_ms);
+        self.stalled_ms = self.stalled_ms.max(stalled_ms);
+        let promised_ms = cause.goal_ms + cause.initiator_ms;
+        if length_ms > promised_ms + SLACK_MS + STALLS_COUNT * stalled_ms {
+            self.wrong.push(format!(
+                "{length_ms} ms of {}, stalled for {stalled_ms} ms",
+                cause.what
+            ));
+        }
+    }
+
+    /// An error when something was wrong.
     pub(super) fn within_limit(&self) -> anyhow::Result<()> {
-        ensure!(self.over_limit.is_empty(), "{}", self.over_limit.join("; "));
+        ensure!(self.wrong.is_empty(), "{}", self.wrong.join("; "));
         Ok(())
     }
 }
 
 /// Strikes, waits and heals.
-pub(super) fn carry_out(
-    fault: Fault,
-    cluster: &Cluster,
-    volume: &str,
-    traffic: &mut Traffic,
-    wires: &Wires,
-) -> anyhow::Result<Struck> {
-    let engine = format!("engine-{}", cluster.volume(volume)?.id);
-    let struck = Struck {
+pub(super) fn carry_out(fault: &Fault, field: &mut Field<'_>) -> anyhow::Result<Struck> {
+    let mut struck = Struck {
         fault: fault.kind(),
         what: format!("{fault:?}"),
         at_ms: now_ms(),
         goal_ms: ms(fault.goal()),
-        limit_ms: ms(fault.limit()),
+        initiator_ms: ms(fault.initiator_pause()),
+        took_ms: None,
+        wrong: Vec::new(),
     };
-    match &fault {
-        Fault::KillBlockd(nodes) => {
-            for node in nodes {
-                cluster.kill(&format!("blockd-{node}"))?;
-            }
+    match fault {
+        Fault::Network(_) | Fault::NetworkAndKillEngine(_) | Fault::NetworkAndKillBlockd(..) => {
+            network(fault, field)?;
         }
-        Fault::StopBlockd(node, pause) => stop(cluster, &format!("blockd-{node}"), *pause)?,
-        Fault::KillEngine => cluster.kill(&engine)?,
-        Fault::StopEngine(pause) => stop(cluster, &engine, *pause)?,
-        Fault::KillManager(number) => cluster.kill(&format!("meta-{number}"))?,
-        Fault::KillLeader => cluster.kill(&cluster.leader()?)?,
-        Fault::KillLeaderAndBlockd(node) => {
-            cluster.kill(&cluster.leader()?)?;
-            cluster.kill(&format!("blockd-{node}"))?;
+        Fault::GroupAndKillEngines(after) => {
+            let result = groups::take_and_kill(field, *after);
+            struck.note("a group of snapshots", result);
+            reservation(field, &mut struck);
         }
-        Fault::KillManagers => {
-            for number in 1..=3 {
-                cluster.kill(&format!("meta-{number}"))?;
-            }
+        Fault::MoveByForce { dead_agent } => {
+            let begun = Instant::now();
+            move_volume(field, VOLUME, *dead_agent)?;
+            struck.took_ms = Some(ms(begun.elapsed()));
+            struck.note("the old engine", field.one_engine(VOLUME, FENCED_LIMIT));
         }
-        Fault::KillAgent => cluster.kill("agent-n1")?,
-        Fault::KillLoad => traffic.kill()?,
-        Fault::KillEverything => cluster.kill_all()?,
-        Fault::SnapshotAndKillEngine => snapshot_and_kill(cluster, volume, &engine)?,
-        Fault::Snapshot => snapshot(cluster, volume)?,
-        Fault::Network(disturbance) => disturb(wires, disturbance, || Ok(()))?,
-        Fault::NetworkAndKillEngine(disturbance) => {
-            disturb(wires, disturbance, || cluster.kill(&engine))?;
+        Fault::MoveReserved { dead_agent } => {
+            move_volume(field, PAIR[0], *dead_agent)?;
+            struck.note("the old engine", field.one_engine(PAIR[0], FENCED_LIMIT));
+            reservation(field, &mut struck);
         }
-        Fault::NetworkAndKillBlockd(disturbance, node) => {
-            disturb(wires, disturbance, || {
-                cluster.kill(&format!("blockd-{node}"))
-            })?;
+        Fault::FillDisk(pause) => fill(field, *pause)?,
+        Fault::KillEverything => {
+            field.cluster.kill_all()?;
         }
+        Fault::KillLoad => field.traffic.kill()?,
+        Fault::Snapshot => snapshot(field.cluster)?,
+        Fault::SnapshotAndKillEngine => snapshot_and_kill(field)?,
+        _ => processes(fault, field)?,
     }
     std::thread::sleep(AWAY);
-    cluster.start_missing()?;
+    field.cluster.start_missing()?;
+    struck.note("the pair", field.pair.goes_on());
     Ok(struck)
+}
+
+/// Kills and stops of single processes.
+fn processes(fault: &Fault, field: &Field<'_>) -> anyhow::Result<()> {
+    let cluster = field.cluster;
+    let engine = || field.engine(VOLUME);
+    match fault {
+        Fault::KillBlockd(nodes) => nodes
+            .iter()
+            .try_for_each(|node| cluster.kill(&format!("blockd-{node}"))),
+        Fault::StopBlockd(node, pause) => stop(cluster, &format!("blockd-{node}"), *pause),
+        Fault::KillEngine => cluster.kill(&engine()?),
+        Fault::StopEngine(pause) => stop(cluster, &engine()?, *pause),
+        Fault::KillManager(number) => cluster.kill(&format!("meta-{number}")),
+        Fault::KillLeader => cluster.kill(&cluster.leader()?),
+        Fault::KillLeaderAndBlockd(node) => {
+            cluster.kill(&cluster.leader()?)?;
+            cluster.kill(&format!("blockd-{node}"))
+        }
+        Fault::KillManagers => {
+            (1..=3).try_for_each(|number| cluster.kill(&format!("meta-{number}")))
+        }
+        Fault::KillAgent => {
+            let node = cluster.volume(VOLUME)?.node;
+            cluster.kill(&format!("agent-{node}"))
+        }
+        other => unreachable!("{other:?} is no matter of processes alone"),
+    }
+}
+
+fn network(fault: &Fault, field: &Field<'_>) -> anyhow::Result<()> {
+    let cluster = field.cluster;
+    match fault {
+        Fault::NetworkAndKillEngine(disturbance) => {
+            let engine = field.engine(VOLUME)?;
+            disturb(field.wires, disturbance, || cluster.kill(&engine))
+        }
+        Fault::NetworkAndKillBlockd(disturbance, node) => disturb(field.wires, disturbance, || {
+            cluster.kill(&format!("blockd-{node}"))
+        }),
+        Fault::Network(disturbance) => disturb(field.wires, disturbance, || Ok(())),
+        other => unreachable!("{other:?} is no matter of the network"),
+    }
+}
+
+/// Takes a volume by force to the next node, with its user following, until it is answered there.
+fn move_volume(field: &mut Field<'_>, name: &str, dead_agent: bool) -> anyhow::Result<()> {
+    let from = field.cluster.volume(name)?.node;
+    let at = NODES.iter().position(|node| *node == from).unwrap_or(0);
+    let to = NODES[(at + 1) % NODES.len()];
+    if dead_agent {
+        field.cluster.kill(&format!("agent-{from}"))?;
+    }
+    field.cluster.move_by_force(name, to)?;
+    let volume = field
+        .cluster
+        .wait_volume(name, FENCED_LIMIT * 3, "attached there", |volume| {
+            volume.state == "attached" && volume.node == to
+        })?;
+    if name == VOLUME {
+        // Until here the load has been at the old engine.
+        let url = field.wires.stand_before(&volume.url)?;
+        field.traffic.move_to(url)?;
+        load::run(&Workload {
+            operations: Some(1),
+            ..Workload::new(&volume.url, Pattern::Read)
+        })?;
+    } else {
+        field.pair.move_to(&volume.url);
+    }
+    Ok(())
+}
+
+fn reservation(field: &Field<'_>, struck: &mut Struck) {
+    let result = field.pair.goes_on();
+    let result = result.and_then(|()| field.pair.reservation_holds());
+    struck.note("the reservation", result);
+}
+
+/// After a snapshot every write needs new room, and there is none.
+fn fill(field: &Field<'_>, pause: Duration) -> anyhow::Result<()> {
+    snapshot(field.cluster)?;
+    field.small_disk.fill()?;
+    std::thread::sleep(pause);
+    field.small_disk.free()
 }
 
 /// Something more happens half-way through.
@@ -124,10 +251,11 @@ fn stop(cluster: &Cluster, name: &str, pause: Duration) -> anyhow::Result<()> {
 }
 
 /// The call may be refused or give up, but it must not leave the volume in between.
-fn snapshot_and_kill(cluster: &Cluster, volume: &str, engine: &str) -> anyhow::Result<()> {
+fn snapshot_and_kill(field: &Field<'_>) -> anyhow::Result<()> {
+    let (cluster, engine) = (field.cluster, field.engine(VOLUME)?);
     std::thread::scope(|scope| {
-        let taken = scope.spawn(|| snapshot(cluster, volume));
-        let killed = cluster.kill(engine);
+        let taken = scope.spawn(|| snapshot(cluster));
+        let killed = cluster.kill(&engine);
         let taken = taken
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the thread ended")));
@@ -135,30 +263,30 @@ fn snapshot_and_kill(cluster: &Cluster, volume: &str, engine: &str) -> anyhow::R
     })
 }
 
-fn snapshot(cluster: &Cluster, volume: &str) -> anyhow::Result<()> {
-    let names = cluster.snapshots(volume)?;
+fn snapshot(cluster: &Cluster) -> anyhow::Result<()> {
+    let names = cluster.snapshots(VOLUME)?;
     if let [oldest, ..] = names.as_slice()
         && names.len() >= SNAPSHOTS_MAX
     {
-        cluster.ankole(&["snapshot", "delete", volume, &oldest.name])?;
+        cluster.ankole(&["snapshot", "delete", VOLUME, &oldest.name])?;
     }
     let name = format!("s{}", now_ms());
-    cluster.snapshot(volume, &name).map(drop)
+    cluster.snapshot(VOLUME, &name).map(drop)
 }
 
 /// One summary for each kind; a gap is the doing of the last fault that struck before it ended.
-pub(super) fn summaries(struck: &[Struck], gaps: &[Gap]) -> Vec<Summary> {
+pub(super) fn summaries(struck: &[Struck], gaps: &[Gap], stalls: &Stalls) -> Vec<Summary> {
     let mut all: BTreeMap<&str, Summary> = BTreeMap::new();
     for one in struck {
-        let summary = all.entry(&one.fault).or_insert_with(|| Summary {
-            fault: one.fault.clone(),
-            count: 0,
-            longest_gap_ms: 0,
-            goal_ms: 0,
-            over_limit: Vec::new(),
-        });
+        let summary = all
+            .entry(&one.fault)
+            .or_insert_with(|| Summary::new(&one.fault));
         summary.count += 1;
         summary.goal_ms = summary.goal_ms.max(one.goal_ms);
+        summary.wrong.extend_from_slice(&one.wrong);
+        if let Some(took_ms) = one.took_ms {
+            summary.add(one, one.at_ms, took_ms, stalls);
+        }
     }
     for gap in gaps {
         let end_ms = gap.at_ms + gap.length_ms;
@@ -166,11 +294,7 @@ pub(super) fn summaries(struck: &[Struck], gaps: &[Gap]) -> Vec<Summary> {
             continue;
         };
         if let Some(summary) = all.get_mut(cause.fault.as_str()) {
-            summary.longest_gap_ms = summary.longest_gap_ms.max(gap.length_ms);
-            if gap.length_ms > cause.limit_ms {
-                let text = format!("{} ms of {}", gap.length_ms, cause.what);
-                summary.over_limit.push(text);
-            }
+            summary.add(cause, gap.at_ms, gap.length_ms, stalls);
         }
     }
     all.into_values().collect()
@@ -180,7 +304,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     ms(SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default())
@@ -195,8 +319,10 @@ mod tests {
             fault: fault.to_owned(),
             what: fault.to_owned(),
             at_ms,
-            goal_ms: 100,
-            limit_ms: 1000,
+            goal_ms: 500,
+            initiator_ms: 0,
+            took_ms: None,
+            wrong: Vec::new(),
         }
     }
 
@@ -205,7 +331,9 @@ mod tests {
         let struck = [struck("a", 1000), struck("b", 5000), struck("a", 9000)];
         let gap = |at_ms, length_ms| Gap { at_ms, length_ms };
         let gaps = [gap(0, 500), gap(990, 700), gap(4990, 2000), gap(9100, 300)];
-        let summaries = summaries(&struck, &gaps);
+        let folder = tempfile::tempdir().unwrap();
+        let stalls = Stalls::start(folder.path()).unwrap();
+        let summaries = summaries(&struck, &gaps, &stalls);
         let told: Vec<_> = summaries
             .iter()
             .map(|one| (one.fault.as_str(), one.count, one.longest_gap_ms))

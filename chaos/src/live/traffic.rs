@@ -45,6 +45,13 @@ impl Traffic {
         load::gaps(&self.folder.join("gaps"))
     }
 
+    /// Kills it and starts the next at another portal: it reads and writes there what it wrote
+    /// here.
+    pub(super) fn move_to(&mut self, url: String) -> anyhow::Result<()> {
+        self.url = url;
+        self.kill()
+    }
+
     /// Kills it and starts the next, which goes on with the same shadow.
     pub(super) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;

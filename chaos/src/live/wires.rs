@@ -7,6 +7,7 @@ use anyhow::Context;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::AGENTS;
 use super::fault::NODES;
 use crate::proxy::{Network, Passage, Proxy, Rules, Way};
 
@@ -26,7 +27,7 @@ pub(super) enum Wire {
     Portal,
     /// Between the blockd of the node with this index and all managers.
     BlockdManagers(usize),
-    /// Between the agent with its engine and all managers.
+    /// Between the agents with their engines and all managers.
     AgentManagers,
     /// From the other managers to the one with this index.
     Manager(usize),
@@ -241,7 +242,13 @@ impl Wires {
             blockd_managers: (0..MANAGERS)
                 .map(|node| forward(20 + MANAGERS * node, 0))
                 .collect::<anyhow::Result<_>>()?,
-            agent_managers: forward(30, 0)?,
+            agent_managers: (0..AGENTS)
+                .map(|agent| forward(30 + MANAGERS * agent, 0))
+                .flat_map(|proxies| match proxies {
+                    Ok(proxies) => proxies.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                })
+                .collect::<anyhow::Result<_>>()?,
             portal: None,
             network,
         })

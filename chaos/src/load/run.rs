@@ -76,6 +76,7 @@ impl<'a> Run<'a> {
             .map(|number| {
                 let options = Options {
                     name: format!("iqn.2026-01.io.ankole.chaos:load-{number}"),
+                    isid: None,
                     header_digest: workload.header_digest,
                     reconnect: workload.reconnect,
                     timeout: workload.timeout,

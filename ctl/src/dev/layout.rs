@@ -10,10 +10,11 @@ use crate::cli::DevPlace;
 const DEFAULT_BASE_PORT: u16 = 7700;
 const MANAGERS: u16 = 3;
 const BLOCKDS: u16 = 3;
-/// Ports for engines: so many volumes can be attached at once.
+/// Ports for engines, shared out among the agents: so many volumes can be attached at once.
 const ENGINE_PORTS: u16 = 100;
-/// Ports of whoever forwards: of managers, blockds, the blockds' managers, the agent's.
-const FORWARDED_PORTS: u16 = 33;
+/// Ports of whoever forwards: of managers, blockds, the blockds' managers, the agents'.
+const FORWARDED_PORTS: u16 = 39;
+const AGENTS_DEFAULT: u16 = 1;
 const FILE: &str = "dev.json";
 
 /// A dev cluster: its folder and its ports.
@@ -21,16 +22,26 @@ const FILE: &str = "dev.json";
 pub(crate) struct Layout {
     pub(crate) directory: PathBuf,
     base_port: u16,
+    shape: Shape,
+}
+
+/// What a cluster is made of, fixed when it is first started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Shape {
     /// The first port of whoever forwards to the processes' own ones, if anybody does.
-    forwarded_from: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) forwarded_from: Option<u16>,
+    /// How many nodes have an agent, if not one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agents: Option<u16>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     format: u32,
     base_port: u16,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    forwarded_from: Option<u16>,
+    #[serde(flatten)]
+    shape: Shape,
 }
 
 /// One process of the cluster, other than the engines, which its agent starts.
@@ -46,17 +57,17 @@ pub(crate) struct Daemon {
 
 impl Layout {
     /// The cluster in the place named, made known there when it is new.
-    pub(crate) fn create(place: &DevPlace, forwarded_from: Option<u16>) -> anyhow::Result<Self> {
+    pub(crate) fn create(place: &DevPlace, shape: Shape) -> anyhow::Result<Self> {
         let directory = directory(place)?;
         if let Some(layout) = Self::read(&directory)? {
-            return layout.check_port(place)?.check_forwarding(forwarded_from);
+            return layout.check_port(place)?.check_shape(shape);
         }
         let layout = Self {
             directory,
             base_port: place.base_port.unwrap_or(DEFAULT_BASE_PORT),
-            forwarded_from,
+            shape,
         };
-        if let Some(port) = forwarded_from
+        if let Some(port) = shape.forwarded_from
             && port.checked_add(FORWARDED_PORTS).is_none()
         {
             bail!(
@@ -100,20 +111,36 @@ impl Layout {
         }
     }
 
-    /// Processes know each other by these ports for good.
-    fn check_forwarding(self, forwarded_from: Option<u16>) -> anyhow::Result<Self> {
-        match forwarded_from {
-            Some(_) if forwarded_from != self.forwarded_from => bail!(
-                "the cluster in {} was first started {}; leave --forwarded-from out, or use \
+    /// Processes know each other by these ports for good, and a node without an agent would be a
+    /// node whose volumes nobody serves.
+    fn check_shape(self, wanted: Shape) -> anyhow::Result<Self> {
+        let Shape {
+            forwarded_from,
+            agents,
+        } = wanted;
+        if forwarded_from.is_some() && forwarded_from != self.shape.forwarded_from {
+            let first = self.shape.forwarded_from.map_or_else(
+                || "without --forwarded-from".to_owned(),
+                |port| format!("with --forwarded-from {port}"),
+            );
+            bail!(
+                "the cluster in {} was first started {first}; leave --forwarded-from out, or use \
                  another --directory",
-                self.directory.display(),
-                self.forwarded_from.map_or_else(
-                    || "without --forwarded-from".to_owned(),
-                    |port| format!("with --forwarded-from {port}")
-                )
-            ),
-            _ => Ok(self),
+                self.directory.display()
+            );
         }
+        if agents.is_some_and(|agents| agents != self.agents()) {
+            bail!(
+                "the cluster in {} has {} agents; leave --agents out, or use another --directory",
+                self.directory.display(),
+                self.agents()
+            );
+        }
+        Ok(self)
+    }
+
+    fn agents(&self) -> u16 {
+        self.shape.agents.unwrap_or(AGENTS_DEFAULT)
     }
 
     fn read(directory: &Path) -> anyhow::Result<Option<Self>> {
@@ -135,7 +162,7 @@ impl Layout {
         Ok(Some(Self {
             directory: directory.to_owned(),
             base_port: stored.base_port,
-            forwarded_from: stored.forwarded_from,
+            shape: stored.shape,
         }))
     }
 
@@ -145,7 +172,7 @@ impl Layout {
         let stored = Stored {
             format: 1,
             base_port: self.base_port,
-            forwarded_from: self.forwarded_from,
+            shape: self.shape,
         };
         std::fs::write(&aside, serde_json::to_vec_pretty(&stored)?)
             .and_then(|()| std::fs::rename(&aside, &path))
@@ -163,6 +190,7 @@ impl Layout {
     /// What others are told: a port of the forwarder, or the process's own one.
     fn told(&self, forwarded: u16, own: u16) -> String {
         let port = self
+            .shape
             .forwarded_from
             .map_or(own, |first| first.saturating_add(forwarded));
         format!("127.0.0.1:{port}")
@@ -185,11 +213,18 @@ impl Layout {
         (1..=BLOCKDS).map(|number| format!("n{number}")).collect()
     }
 
+    /// The nodes that can serve volumes.
+    pub(crate) fn agent_nodes(&self) -> Vec<String> {
+        let nodes = self.nodes();
+        let count = usize::from(self.agents()).min(nodes.len());
+        nodes.into_iter().take(count).collect()
+    }
+
     /// Every process in the order in which they start.
     pub(crate) fn daemons(&self) -> Vec<Daemon> {
         let mut daemons: Vec<Daemon> = (0..MANAGERS).map(|index| self.manager(index)).collect();
         daemons.extend((0..BLOCKDS).map(|index| self.blockd(index)));
-        daemons.push(self.agent());
+        daemons.extend((0..self.agents()).map(|index| self.agent(index)));
         daemons
     }
 
@@ -227,7 +262,7 @@ impl Layout {
         arguments.extend(pair("--node", &node));
         arguments.extend(pair("--disk", data.display()));
         arguments.extend(pair("--listen", &address));
-        if self.forwarded_from.is_some() {
+        if self.shape.forwarded_from.is_some() {
             arguments.extend(pair("--advertise", self.told(10 + index, 0)));
         } else {
             arguments.extend(pair("--unix", data.join("block.sock").display()));
@@ -241,14 +276,16 @@ impl Layout {
         }
     }
 
-    fn agent(&self) -> Daemon {
-        let name = "agent-n1".to_owned();
-        let first = self.base_port + 100;
-        let last = first + ENGINE_PORTS - 1;
-        let mut arguments = words(&["agent", "--node", "n1", "--engine-host", "127.0.0.1"]);
+    fn agent(&self, index: u16) -> Daemon {
+        let node = format!("n{}", index + 1);
+        let name = format!("agent-{node}");
+        let ports = ENGINE_PORTS / self.agents();
+        let first = self.base_port + 100 + index * ports;
+        let last = first + ports - 1;
+        let mut arguments = words(&["agent", "--node", &node, "--engine-host", "127.0.0.1"]);
         arguments.extend(pair("--directory", self.data(&name).display()));
         arguments.extend(pair("--ports", format!("{first}-{last}")));
-        arguments.extend(self.manager_arguments(30));
+        arguments.extend(self.manager_arguments(30 + MANAGERS * index));
         Daemon {
             name,
             binary: "ankole-engine",
@@ -300,7 +337,7 @@ pub(crate) fn manager_addresses() -> anyhow::Result<Vec<String>> {
     Ok(Layout {
         directory: PathBuf::new(),
         base_port,
-        forwarded_from: None,
+        shape: Shape::default(),
     }
     .managers())
 }
@@ -316,23 +353,30 @@ mod tests {
         }
     }
 
+    fn forwarded() -> Shape {
+        Shape {
+            forwarded_from: Some(9400),
+            agents: Some(3),
+        }
+    }
+
     #[test]
     fn a_cluster_keeps_the_ports_it_began_with() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Layout::open(&place(folder.path(), None)).is_err());
-        Layout::create(&place(folder.path(), Some(9000)), None).unwrap();
-        let again = Layout::create(&place(folder.path(), None), None).unwrap();
+        Layout::create(&place(folder.path(), Some(9000)), Shape::default()).unwrap();
+        let again = Layout::create(&place(folder.path(), None), Shape::default()).unwrap();
         assert_eq!(again.managers()[0], "127.0.0.1:9000");
-        assert!(Layout::create(&place(folder.path(), Some(9001)), None).is_err());
-        assert!(Layout::create(&place(folder.path(), None), Some(9400)).is_err());
+        assert!(Layout::create(&place(folder.path(), Some(9001)), Shape::default()).is_err());
+        assert!(Layout::create(&place(folder.path(), None), forwarded()).is_err());
     }
 
     #[test]
     fn a_forwarded_cluster_tells_nobody_its_own_ports() {
         let folder = tempfile::tempdir().unwrap();
         let place = place(folder.path(), Some(9000));
-        Layout::create(&place, Some(9400)).unwrap();
-        let layout = Layout::create(&place, None).unwrap();
+        Layout::create(&place, forwarded()).unwrap();
+        let layout = Layout::create(&place, Shape::default()).unwrap();
         for daemon in layout.daemons() {
             let mut words = daemon.arguments.iter().peekable();
             while let Some(word) = words.next() {
@@ -346,9 +390,30 @@ mod tests {
     }
 
     #[test]
+    fn each_agent_has_ports_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = place(folder.path(), Some(9000));
+        let layout = Layout::create(&place, forwarded()).unwrap();
+        assert_eq!(layout.agent_nodes(), ["n1", "n2", "n3"]);
+        let daemons = layout.daemons();
+        let ports: Vec<&str> = daemons
+            .iter()
+            .flat_map(|daemon| daemon.arguments.windows(2))
+            .filter(|pair| pair[0] == "--ports")
+            .map(|pair| pair[1].as_str())
+            .collect();
+        assert_eq!(ports, ["9100-9132", "9133-9165", "9166-9198"]);
+        let fewer = Shape {
+            agents: Some(2),
+            ..forwarded()
+        };
+        assert!(Layout::create(&place, fewer).is_err());
+    }
+
+    #[test]
     fn a_base_port_without_room_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Layout::create(&place(folder.path(), Some(65_400)), None).is_err());
+        assert!(Layout::create(&place(folder.path(), Some(65_400)), Shape::default()).is_err());
     }
 
     #[test]

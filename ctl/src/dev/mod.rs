@@ -1,4 +1,4 @@
-//! `ankole dev`: three managers, three blockds and an agent as real processes on this machine,
+//! `ankole dev`: three managers, three blockds and one or more agents as real processes on this machine,
 //! with their data under one directory and their ports from one base.
 //!
 //! Everything that is needed to find the cluster again stands in `dev.json` in that directory;
@@ -16,15 +16,20 @@ use std::process::ExitCode;
 pub(crate) use layout::manager_addresses;
 
 use crate::cli::{DevCommand, Output};
-use layout::Layout;
+use layout::{Layout, Shape};
 
 pub(crate) async fn run(command: DevCommand, output: Output) -> anyhow::Result<ExitCode> {
     match command {
         DevCommand::Up {
             place,
             forwarded_from,
+            agents,
         } => {
-            let layout = Layout::create(&place, forwarded_from)?;
+            let shape = Shape {
+                forwarded_from,
+                agents,
+            };
+            let layout = Layout::create(&place, shape)?;
             up::up(&layout).await?;
             status::status(&layout, output).await
         }

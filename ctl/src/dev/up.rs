@@ -9,6 +9,7 @@ use super::layout::Layout;
 use super::process;
 use crate::managers::Managers;
 use crate::verbs;
+use crate::view::NodeView;
 
 /// Elections and first heartbeats take a few seconds on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -69,14 +70,22 @@ async fn not_ready(layout: &Layout) -> anyhow::Result<String> {
     let waiting: Vec<String> = layout
         .nodes()
         .into_iter()
-        .filter(|name| !nodes.iter().any(|node| node.name() == name && node.is_up()))
+        .filter(|name| {
+            let stores = |node: &NodeView| node.name() == *name && node.is_up() && node.can_store();
+            !nodes.iter().any(stores)
+        })
         .collect();
-    let agent = nodes
-        .iter()
-        .any(|node| node.name() == "n1" && node.has_agent());
-    Ok(match (waiting.is_empty(), agent) {
+    let silent: Vec<String> = layout
+        .agent_nodes()
+        .into_iter()
+        .filter(|name| {
+            let serves = |node: &NodeView| node.name() == *name && node.has_agent();
+            !nodes.iter().any(serves)
+        })
+        .collect();
+    Ok(match (waiting.is_empty(), silent.is_empty()) {
         (true, true) => String::new(),
-        (true, false) => "the agent on n1 has not reported".to_owned(),
+        (true, false) => format!("the agents on {} have not reported", silent.join(", ")),
         (false, _) => format!("nodes {} have not reported", waiting.join(", ")),
     })
 }

@@ -24,6 +24,12 @@ impl NodeView {
         self.state == "up"
     }
 
+    /// Whether its blockd has reported a disk with room. One that is up may be so by its agent
+    /// alone, until its blockd reports for the first time.
+    pub(crate) fn can_store(&self) -> bool {
+        self.has_blockd && self.disks.iter().any(|disk| disk.free_bytes > 0)
+    }
+
     pub(crate) fn has_agent(&self) -> bool {
         self.has_agent
     }

@@ -13,8 +13,10 @@ use crate::volume::Moment;
 /// How long an engine that was told to end may take: it drains and closes its replicas. Then it is
 /// killed.
 pub const STOP_LIMIT: Duration = Duration::from_secs(18);
-/// An engine that ran for this long before it ended starts afresh, without a pause.
-const STEADY: Duration = Duration::from_secs(60);
+/// An engine that ran for this long before it ended starts afresh, without a pause. Longer than
+/// [`PAUSE_MAX`], so that one that dies at once does not; not much longer, because starting so seldom
+/// harms nobody, and a pause is time without I/O.
+const STEADY: Duration = Duration::from_secs(15);
 /// Pause before the third start within [`STEADY`]; doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause: what waits is somebody's I/O.
