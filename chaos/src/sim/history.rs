@@ -479,11 +479,11 @@ impl History {
         }
         let got = id.and_then(|id| Some((id, self.write(id)?.clone())));
         let missed = newest.map(|(version, write)| (version.id(), write.clone()));
-        Err(Unexplained::Superseded(Superseded {
+        Err(Unexplained::Superseded(Box::new(Superseded {
             sector,
             got,
             missed,
-        }))
+        })))
     }
 }
 

@@ -12,7 +12,7 @@ pub(in super::super) enum Unexplained {
     /// It holds an engine's own write that the engine has not acknowledged.
     Unacknowledged(String),
     /// It holds something older than what was known to be in effect.
-    Superseded(Superseded),
+    Superseded(Box<Superseded>),
 }
 
 /// Something older than what was known to be in effect.
@@ -49,11 +49,14 @@ impl fmt::Display for Unexplained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MadeUp(text) | Self::Unacknowledged(text) => f.write_str(text),
-            Self::Superseded(Superseded {
-                sector,
-                got,
-                missed,
-            }) => write!(f, "sector {sector}: lost {missed:?}, got {got:?}"),
+            Self::Superseded(found) => {
+                let Superseded {
+                    sector,
+                    got,
+                    missed,
+                } = found.as_ref();
+                write!(f, "sector {sector}: lost {missed:?}, got {got:?}")
+            }
         }
     }
 }
