@@ -71,8 +71,11 @@ impl Mirror {
             return false;
         };
         let source = self.replicas.get(&before.source);
-        let readable =
-            source.is_some_and(|source| source.is_readable() && source.tree == replica.tree);
+        let same_tree = |source: &Replica| {
+            let mut links = source.tree.iter();
+            source.tree.len() == replica.tree.len() && links.all(|one| replica.tree.contains(one))
+        };
+        let readable = source.is_some_and(|source| source.is_readable() && same_tree(source));
         let able = !replica.unable_sources.contains(&before.source);
         // A source that lost what was not flushed may not be what was compared.
         !before.is_nothing() && readable && able && !self.unflushed_lost

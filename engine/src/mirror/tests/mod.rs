@@ -2,8 +2,10 @@
 
 mod history;
 mod random;
+mod rebuilds;
 mod repairs;
 mod replica;
 mod rules;
+mod salvage;
 mod tasks;
 mod world;

@@ -53,6 +53,8 @@ pub(super) struct FakeReplica {
     /// Blocks of the head whose checksum is wrong.
     pub(super) bad: Vec<u64>,
     pub(super) full: bool,
+    /// What comparing and reading layers is answered with.
+    pub(super) failing: Option<ErrorCode>,
     /// Blocks that were rewritten in their layer.
     pub(super) repaired: usize,
     /// How often each chunk of each layer was compared, and how often it was set.
@@ -91,6 +93,7 @@ impl FakeReplica {
             lease,
             bad: Vec::new(),
             full: false,
+            failing: None,
             repaired: 0,
             compared: BTreeMap::new(),
             copied: BTreeMap::new(),
@@ -355,6 +358,16 @@ impl FakeReplica {
             return Ok(Bytes::new());
         }
         let LayerOf(id) = LayerOf::decode(&frame.payload).unwrap();
+        if let Some(error) = self.failing {
+            return Err((error, frame.header.offset));
+        }
+        if id == self.store.head
+            && let Some(bad) = extent
+                .blocks()
+                .find(|block| self.bad.contains(&block.raw()))
+        {
+            return Err((ErrorCode::Checksum, bad.offset()));
+        }
         let layer = self.store.layers.get(&id).ok_or(gone)?.clone();
         let (mut present, mut zero) = (ChunkBitmap::default(), ChunkBitmap::default());
         let mut data = BytesMut::new();
