@@ -65,6 +65,9 @@ pub struct Limits {
     pub rebuild_chunks_max: usize,
     /// Bytes per second that one rebuild copies.
     pub rebuild_bytes_per_second: u64,
+    /// How often a rebuild's target syncs and notes what is equal already: bounds what is compared
+    /// and copied again after a crash, and each note costs a few syncs.
+    pub rebuild_mark_pause: Duration,
     /// The pause after which a rebuild that failed at its target begins again.
     pub rebuild_pause: Duration,
     /// Damaged blocks that are rewritten at a time, of all replicas.
@@ -96,6 +99,7 @@ impl Default for Limits {
             operation_bytes_max: 256 << 20,
             rebuild_chunks_max: 4,
             rebuild_bytes_per_second: 256 << 20,
+            rebuild_mark_pause: Duration::from_secs(1),
             rebuild_pause: Duration::from_secs(5),
             repairs_max: 4,
             repair_pause: Duration::from_secs(30),

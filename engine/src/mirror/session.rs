@@ -64,6 +64,8 @@ pub(super) enum Ask {
     StopFlush,
     Close,
     BeginRebuild,
+    /// Noting what a rebuild has made equal.
+    MarkRebuilt,
     FinishRebuild,
     /// One step of rewriting a damaged block.
     Repair(JobId),

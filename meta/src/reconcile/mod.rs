@@ -24,6 +24,6 @@ pub use orders::{agent_orders, blockd_orders, engine_orders, removable_layers};
 pub use place::{NoRoom, Unplaceable, Want, place, room_to_grow};
 pub use place_clone::{CloneSource, NoSource, place_clone};
 pub use plan::{
-    AWAY_MS, COMMANDS_MAX, Liveness, REBUILDS_MAX, REBUILDS_PER_NODE_MAX, SCRUB_INTERVAL_MS,
-    SILENT_MS, agent_alive, liveness, plan,
+    AWAY_MS, COMMANDS_MAX, Liveness, REBUILDS_MAX, REBUILDS_PER_NODE_MAX, SILENT_MS, agent_alive,
+    liveness, plan,
 };

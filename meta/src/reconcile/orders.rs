@@ -66,7 +66,8 @@ pub fn blockd_orders(state: &State, node: &NodeName) -> rpc::BlockdOrders {
     orders
 }
 
-/// The layers of deleted snapshots that replicas can merge away now. None while a replica is being
+/// The layers that replicas can merge away now: those of deleted snapshots, and those that a clone
+/// was born with and that no other volume has any more. None while a replica is being
 /// rebuilt: a merge at the source would move blocks past what the rebuild copies (INV-6). A layer
 /// with several children waits until one is left.
 pub fn removable_layers(state: &State, volume: &Volume) -> Vec<LayerId> {
@@ -79,6 +80,7 @@ pub fn removable_layers(state: &State, volume: &Volume) -> Vec<LayerId> {
         .filter(|one| one.state == SnapshotState::Deleting);
     let layers = deleting.filter_map(|snapshot| snapshot.layer);
     layers
+        .chain(volume.nameless_layers(state))
         .filter(|layer| volume.children(*layer).count() <= 1 && !shared.contains(layer))
         .collect()
 }

@@ -15,6 +15,7 @@ mod changes;
 mod chap;
 mod event;
 mod group;
+mod nameless;
 mod node;
 mod phase;
 pub(crate) mod record;

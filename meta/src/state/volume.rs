@@ -297,7 +297,7 @@ impl Volume {
     }
 
     /// Whether it holds what somebody may want back.
-    fn has_data(&self) -> bool {
+    pub(super) fn has_data(&self) -> bool {
         matches!(
             self.phase,
             Phase::Detached | Phase::Attached(_) | Phase::Detaching(_)

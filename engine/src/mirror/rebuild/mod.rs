@@ -9,12 +9,14 @@
 
 mod answer;
 mod copy;
+mod mark;
 mod plan;
 mod rate;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::BeginRebuild;
 use ankole_proto::wire::{Frame, Header, Opcode};
 use ankole_proto::{CHUNK_BYTES, ChunkNumber, LayerId, ReplicaId, VolumeSize};
@@ -28,6 +30,7 @@ use super::window::Verdict;
 use super::{Mirror, Phase};
 use crate::volume::Moment;
 use copy::Copy;
+use mark::Marks;
 use plan::Plan;
 use rate::Bucket;
 
@@ -48,6 +51,8 @@ pub(super) struct Rebuild {
     plan: Plan,
     copies: BTreeMap<ChunkKey, Copy>,
     bucket: Bucket,
+    /// Of a target that keeps a note of how far it is.
+    marks: Option<Marks>,
 }
 
 /// ```text
@@ -76,6 +81,7 @@ impl Rebuild {
             plan: Plan::default(),
             copies: BTreeMap::new(),
             bucket: Bucket::new(1, now),
+            marks: None,
         }
     }
 
@@ -136,7 +142,10 @@ impl Mirror {
                 .map(|r| r.stage);
             match stage {
                 Some(Stage::Waiting) => self.begin_rebuild(id, now, effects),
-                Some(Stage::Copying) => self.fill(id, now, effects),
+                Some(Stage::Copying) => {
+                    self.mark(id, now, effects);
+                    self.fill(id, now, effects);
+                }
                 Some(Stage::Settling) => self.finish_when_settled(id, now, effects),
                 _ => {}
             }
@@ -182,7 +191,8 @@ impl Mirror {
         };
         if let Some(rebuild) = replica.rebuild_mut() {
             rebuild.source = Some(from);
-            rebuild.plan = Plan::new(&body.layers, body.head, size);
+            let nothing = RebuildCursor::nothing(from);
+            rebuild.plan = Plan::new(&body.layers, body.head, size, &nothing);
             rebuild.bucket = Bucket::new(rate, now);
             rebuild.stage = Stage::Beginning;
         }
@@ -206,7 +216,7 @@ impl Mirror {
         set
     }
 
-    /// The target answered BeginRebuild or FinishRebuild.
+    /// The target answered BeginRebuild, MarkRebuilt or FinishRebuild.
     pub(super) fn rebuild_reply(
         &mut self,
         id: ReplicaId,
@@ -226,8 +236,9 @@ impl Mirror {
             .map(|r| r.stage);
         match (ask, stage) {
             (Ask::BeginRebuild, Some(Stage::Beginning)) => {
-                self.set_rebuild_stage(id, Stage::Copying);
+                self.rebuild_begun(id, frame, now, effects);
             }
+            (Ask::MarkRebuilt, Some(_)) => self.marked(id),
             (Ask::FinishRebuild, Some(Stage::Finishing)) => {
                 self.set_rebuild_stage(id, Stage::Recording);
                 if let Some(replica) = self.replicas.get_mut(&id) {

@@ -3,8 +3,10 @@
 mod copies;
 mod history;
 mod random;
+mod rebuilds;
 mod repairs;
 mod replica;
 mod rules;
+mod salvage;
 mod tasks;
 mod world;

@@ -7,6 +7,7 @@ use ankole_proto::geometry::CHUNK_BLOCKS;
 use ankole_proto::wire::body::{
     Expand, InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal,
 };
+use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::{
     BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, LayerOf, WriteLayer,
 };
@@ -31,6 +32,8 @@ pub(super) struct Store {
     pub(super) head: LayerId,
     pub(super) layers: BTreeMap<LayerId, Layer>,
     pub(super) rebuilding: bool,
+    /// What a rebuild has made equal.
+    cursor: RebuildCursor,
 }
 
 #[derive(Debug)]
@@ -52,8 +55,13 @@ pub(super) struct FakeReplica {
     /// A block of a sealed layer whose checksum is wrong.
     pub(super) bad_sealed: Option<(LayerId, u64)>,
     pub(super) full: bool,
+    /// What comparing and reading layers is answered with.
+    pub(super) failing: Option<ErrorCode>,
     /// Blocks that were rewritten in their layer.
     pub(super) repaired: usize,
+    /// How often each chunk of each layer was compared, and how often it was set.
+    pub(super) compared: BTreeMap<(LayerId, u64), usize>,
+    pub(super) copied: BTreeMap<(LayerId, u64), usize>,
 }
 
 impl FakeReplica {
@@ -71,6 +79,7 @@ impl FakeReplica {
             head,
             layers: BTreeMap::from([(head, base)]),
             rebuilding: false,
+            cursor: RebuildCursor::nothing(id),
         };
         Self {
             id,
@@ -87,7 +96,10 @@ impl FakeReplica {
             bad: Vec::new(),
             bad_sealed: None,
             full: false,
+            failing: None,
             repaired: 0,
+            compared: BTreeMap::new(),
+            copied: BTreeMap::new(),
         }
     }
 
@@ -112,21 +124,7 @@ impl FakeReplica {
         if request.epoch < self.epoch {
             return Err(self.epoch);
         }
-        let mut layers: Vec<LayerLink> = Vec::new();
-        while layers.len() < self.store.layers.len() {
-            for (id, layer) in &self.store.layers {
-                let known = layers.iter().any(|link| link.layer == *id);
-                let ready = layer
-                    .parent
-                    .is_none_or(|parent| layers.iter().any(|link| link.layer == parent));
-                if !known && ready {
-                    layers.push(LayerLink {
-                        layer: *id,
-                        parent: layer.parent,
-                    });
-                }
-            }
-        }
+        let layers = self.store.links();
         let left = self.lease_until.since(now).as_millis();
         let kept = self.memory == Memory::Kept;
         let opened = Opened {
@@ -244,7 +242,8 @@ impl FakeReplica {
                 self.in_flight.clear();
                 self.lease_until = Moment::default();
             }
-            Opcode::BeginRebuild => self.begin_rebuild(&frame.payload),
+            Opcode::BeginRebuild => return Ok(self.begin_rebuild(&frame.payload)),
+            Opcode::MarkRebuilt => self.mark_rebuilt(&frame.payload),
             Opcode::FinishRebuild => {
                 self.store.rebuilding = false;
                 self.memory = Memory::Kept;
@@ -300,8 +299,26 @@ impl FakeReplica {
         Ok(())
     }
 
-    fn begin_rebuild(&mut self, payload: &[u8]) {
+    /// Only what is noted survives a power cut.
+    fn mark_rebuilt(&mut self, payload: &[u8]) {
+        let cursor = RebuildCursor::decode(payload).unwrap();
+        assert!(self.store.rebuilding);
+        for layer in cursor.layers() {
+            assert_ne!(layer, self.store.head);
+            let synced = self.store.layers[&layer].clone();
+            self.durable.layers.insert(layer, synced);
+        }
+        self.store.cursor = cursor.clone();
+        self.durable.cursor = cursor;
+    }
+
+    fn begin_rebuild(&mut self, payload: &[u8]) -> Bytes {
         let begin = BeginRebuild::decode(payload).unwrap();
+        let old = self.store.links();
+        let mut cursor = RebuildCursor::nothing(self.id);
+        if self.store.rebuilding {
+            cursor = self.store.cursor.after(&old, &begin.layers, begin.head);
+        }
         self.size = self.size.max(begin.size);
         let mut layers = BTreeMap::new();
         for link in begin.layers {
@@ -314,8 +331,16 @@ impl FakeReplica {
             head: begin.head,
             layers,
             rebuilding: true,
+            cursor: cursor.clone(),
         };
-        self.durable = self.store.clone();
+        let was_durable = &self.durable.layers;
+        let mut durable = self.store.clone();
+        for (id, layer) in &mut durable.layers {
+            let blocks = was_durable.get(id).map(|layer| layer.blocks.clone());
+            layer.blocks = blocks.unwrap_or_default();
+        }
+        self.durable = durable;
+        cursor.encode()
     }
 
     fn layer_operation(
@@ -328,11 +353,25 @@ impl FakeReplica {
         if frame.header.opcode == Opcode::WriteLayer {
             let body = WriteLayer::decode(frame.payload.clone()).unwrap();
             let layer = self.store.layers.get_mut(&body.layer).ok_or(gone)?;
+            *self
+                .copied
+                .entry((body.layer, header_chunk(frame)))
+                .or_default() += 1;
             set_blocks(layer, extent, &body.blocks);
             return Ok(Bytes::new());
         }
         let LayerOf(id) = LayerOf::decode(&frame.payload).unwrap();
-        let layer = self.store.layers.get(&id).ok_or(gone)?;
+        if let Some(error) = self.failing {
+            return Err((error, frame.header.offset));
+        }
+        if id == self.store.head
+            && let Some(bad) = extent
+                .blocks()
+                .find(|block| self.bad.contains(&block.raw()))
+        {
+            return Err((ErrorCode::Checksum, bad.offset()));
+        }
+        let layer = self.store.layers.get(&id).ok_or(gone)?.clone();
         if let Some((bad, block)) = self.bad_sealed
             && bad == id
             && extent.blocks().any(|one| one.raw() == block)
@@ -363,6 +402,7 @@ impl FakeReplica {
             }
             .encode());
         }
+        *self.compared.entry((id, header_chunk(frame))).or_default() += 1;
         // FNV-1a: differs where the data does, as far as a test needs it.
         let hash = data.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
@@ -416,6 +456,10 @@ impl FakeReplica {
     }
 }
 
+fn header_chunk(frame: &Frame) -> u64 {
+    frame.header.offset / ankole_proto::CHUNK_BYTES
+}
+
 fn set_blocks(layer: &mut Layer, extent: Extent, blocks: &LayerBlocks) {
     let mut data = blocks.data.clone();
     for number in extent.blocks() {
@@ -431,6 +475,26 @@ fn set_blocks(layer: &mut Layer, extent: Extent, blocks: &LayerBlocks) {
 }
 
 impl Store {
+    /// The tree, parents first.
+    fn links(&self) -> Vec<LayerLink> {
+        let mut layers: Vec<LayerLink> = Vec::new();
+        while layers.len() < self.layers.len() {
+            for (id, layer) in &self.layers {
+                let known = layers.iter().any(|link| link.layer == *id);
+                let ready = layer
+                    .parent
+                    .is_none_or(|parent| layers.iter().any(|link| link.layer == parent));
+                if !known && ready {
+                    layers.push(LayerLink {
+                        layer: *id,
+                        parent: layer.parent,
+                    });
+                }
+            }
+        }
+        layers
+    }
+
     /// What the volume reads as.
     pub(super) fn read(&self, extent: Extent) -> Bytes {
         let mut out = BytesMut::with_capacity(usize::try_from(extent.length()).unwrap());

@@ -16,7 +16,6 @@ use ankole_proto::rpc::v1::log_command::Command;
 use super::{Now, Observed};
 use crate::state::State;
 
-pub use medium::SCRUB_INTERVAL_MS;
 pub use nodes::{Liveness, agent_alive, liveness};
 pub use rebuilds::{REBUILDS_MAX, REBUILDS_PER_NODE_MAX};
 
@@ -47,6 +46,7 @@ pub fn plan(
     view.nodes(&mut commands);
     view.groups(&mut commands);
     view.snapshots(&mut commands);
+    view.nameless_layers(&mut commands);
     view.engines(&mut commands);
     view.medium(&mut commands);
     view.count(fresh, &mut commands);

@@ -1,4 +1,4 @@
-//! Deleted snapshots whose layers are gone everywhere.
+//! Layers that are gone everywhere: of deleted snapshots, and those that clones were born with.
 
 use ankole_proto::rpc::v1::LayerGoneCommand;
 use ankole_proto::rpc::v1::log_command::Command;
@@ -25,8 +25,32 @@ impl View<'_> {
             let ordered = removable_layers(self.state, volume).contains(&layer);
             if ordered && self.merged_everywhere(volume, layer) {
                 let snapshot_id = snapshot.id.to_string();
-                commands.push(Command::LayerGone(LayerGoneCommand { snapshot_id }));
+                commands.push(Command::LayerGone(LayerGoneCommand {
+                    snapshot_id,
+                    ..Default::default()
+                }));
             }
+        }
+    }
+
+    /// Layers that a clone was born with, gone from it.
+    pub(super) fn nameless_layers(self, commands: &mut Commands) {
+        for volume in self.state.volumes().values() {
+            let nameless = volume.nameless_layers(self.state);
+            if nameless.is_empty() {
+                continue;
+            }
+            let ordered = removable_layers(self.state, volume);
+            let gone = nameless
+                .into_iter()
+                .filter(|layer| ordered.contains(layer) && self.merged_everywhere(volume, *layer));
+            commands.extend(gone.map(|layer| {
+                Command::LayerGone(LayerGoneCommand {
+                    volume_id: volume.id.to_string(),
+                    layer: layer.to_string(),
+                    ..Default::default()
+                })
+            }));
         }
     }
 

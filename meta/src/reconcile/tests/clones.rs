@@ -225,3 +225,49 @@ fn a_clone_in_the_making_never_gets_an_empty_replica() {
     assert!(!replaced, "{commands:?}");
     assert_eq!(given_up(&commands).len(), 1);
 }
+
+#[test]
+fn what_a_clone_was_born_with_is_merged_away_once_its_source_is_gone() {
+    let mut leader = cloning();
+    report(&mut leader, &[21, 22]);
+    leader.settle();
+    leader.ms += 4_000;
+    let clone = VolumeId::from_bits(2);
+    let ordered = |leader: &Leader| {
+        let orders = blockd_orders(&leader.state, &"n1".parse().unwrap());
+        let of_clone = orders.replicas.iter();
+        let mut of_clone = of_clone.filter(|one| one.volume_id == clone.to_string());
+        of_clone.next().unwrap().remove_layers.clone()
+    };
+    let base = leader.state.volumes()[&clone].origin.unwrap().layer;
+    assert_eq!(ordered(&leader), [] as [String; 0], "it is shared");
+    leader.act(Command::DeleteSnapshot(rpc::DeleteSnapshotCommand {
+        snapshot_id: SnapshotId::from_bits(1).to_string(),
+    }));
+    for node in 1..=3_u128 {
+        let own = [stored(10 + node, &[2])].into_iter();
+        let clones = (node < 3).then(|| stored(20 + node, &[1, 3]));
+        leader.blockd(&format!("n{node}"), own.chain(clones).collect());
+    }
+    leader.settle();
+    assert!(
+        leader.state.snapshots().is_empty(),
+        "the source has merged it"
+    );
+    assert_eq!(ordered(&leader), [base.to_string()]);
+    let clones = |leader: &mut Leader, first: &[u64], second: &[u64]| {
+        leader.blockd("n1", vec![stored(11, &[2]), stored(21, first)]);
+        leader.blockd("n2", vec![stored(12, &[2]), stored(22, second)]);
+    };
+    clones(&mut leader, &[3], &[1, 3]);
+    leader.settle();
+    assert_eq!(ordered(&leader), [base.to_string()], "one has it still");
+    clones(&mut leader, &[3], &[3]);
+    let commands = leader.settle();
+    assert!(
+        matches!(&commands[..], [Command::LayerGone(_)]),
+        "{commands:?}"
+    );
+    assert_eq!(leader.state.volumes()[&clone].layers.len(), 1);
+    assert_eq!(ordered(&leader), [] as [String; 0]);
+}

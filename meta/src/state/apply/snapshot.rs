@@ -151,6 +151,9 @@ impl Apply<'_> {
     /// The layer of a deleted snapshot was merged into the next newer one, which lies on its parent
     /// from now on (INV-6, INV-7).
     pub(super) fn layer_gone(&mut self, c: &LayerGoneCommand) -> Result<LogAnswer, Refusal> {
+        if c.snapshot_id.is_empty() {
+            return self.nameless_layer_gone(c);
+        }
         let snapshot = self.snapshot(&c.snapshot_id)?;
         let mut volume = self.volume(&snapshot.volume.to_string())?;
         let deleting = snapshot.state == SnapshotState::Deleting;
@@ -178,6 +181,18 @@ impl Apply<'_> {
         let message = format!("snapshot {} is gone", snapshot.name);
         self.volume_event(Severity::Info, "SnapshotDeleted", &volume.name, message);
         Ok(self.put(volume))
+    }
+
+    /// The same of a layer under no name. Said twice it has no further effect.
+    fn nameless_layer_gone(&mut self, c: &LayerGoneCommand) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume(&c.volume_id)?;
+        let layer: LayerId = parse(&c.layer)?;
+        let nameless = volume.nameless_layers(self.state).contains(&layer);
+        if nameless && volume.children(layer).count() <= 1 {
+            volume.drop_layer(layer);
+            return Ok(self.put(volume));
+        }
+        Ok(answer(&volume))
     }
 
     pub(super) fn snapshot(&self, id: &str) -> Result<Snapshot, Refusal> {

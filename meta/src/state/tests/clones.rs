@@ -1,5 +1,7 @@
 //! Volumes that begin as a snapshot of another one.
 
+use ankole_proto::LayerId;
+
 use super::*;
 use crate::state::{Phase, PhaseKind};
 
@@ -137,4 +139,51 @@ fn a_chain_at_its_limit_is_not_cloned() {
     let refusal = log.refused(clone(2, "copy", 254, &[11]));
     assert!(refusal.message.contains("254"), "{}", refusal.message);
     log.done(clone(2, "copy", 253, &[11]));
+}
+
+#[test]
+fn a_layer_that_a_clone_was_born_with_goes_only_when_nobody_else_has_it() {
+    let mut log = source();
+    log.done(clone(2, "copy", 2, &[11, 12]));
+    log.done(created(2, 21));
+    log.done(created(2, 22));
+    let copy = |log: &Log| log.state.volumes()[&VolumeId::from_bits(2)].clone();
+    let nameless = |log: &Log| copy(log).nameless_layers(&log.state);
+    let layer = log.state.snapshots()[&SnapshotId::from_bits(1)]
+        .layer
+        .unwrap();
+    let merged = |layer: LayerId| {
+        Command::LayerGone(rpc::LayerGoneCommand {
+            snapshot_id: String::new(),
+            volume_id: vid(2),
+            layer: layer.to_string(),
+        })
+    };
+    assert_eq!(nameless(&log), [], "the source has both");
+    log.done(merged(layer));
+    assert_eq!(copy(&log).layers.len(), 3, "it stays");
+    log.done(delete_snapshot(1));
+    log.done(layer_gone(1));
+    assert_eq!(nameless(&log), [layer]);
+    let head = copy(&log).head;
+    log.done(merged(layer));
+    log.done(merged(layer));
+    log.done(merged(head));
+    assert_eq!(copy(&log).layers.len(), 2);
+    assert_eq!(nameless(&log), [], "the source has the second");
+    log.done(clone(3, "second", 2, &[11, 12]));
+    log.done(created(3, 31));
+    log.done(created(3, 32));
+    log.done(detach(1));
+    log.done(ended(1, "n1"));
+    log.done(delete(1));
+    for replica in 11..=13 {
+        log.done(gone(1, replica, false));
+    }
+    assert_eq!(nameless(&log), [], "the other clone has it");
+    log.done(delete(3));
+    for replica in [31, 32] {
+        log.done(gone(3, replica, false));
+    }
+    assert_eq!(nameless(&log).len(), 1, "nobody else has it");
 }

@@ -206,6 +206,8 @@ fn delete_snapshot(id: u128) -> Command {
 
 fn layer_gone(id: u128) -> Command {
     Command::LayerGone(rpc::LayerGoneCommand {
+        volume_id: String::new(),
+        layer: String::new(),
         snapshot_id: sid(id),
     })
 }
