@@ -15,4 +15,5 @@ pub mod managers;
 pub mod mirror;
 pub mod run;
 pub mod scsi;
+mod short_read;
 pub mod volume;

@@ -27,7 +27,7 @@ pub(super) struct Incoming {
     decoder: Decoder,
 }
 
-/// Whether a read found more than it took.
+/// Whether everything that had come was taken.
 enum Drained {
     /// The socket has nothing more now.
     Yes,
@@ -74,10 +74,8 @@ impl Incoming {
                 Some(bytes) => {
                     bytes_read += bytes;
                     if bytes < room {
-                        // A short read emptied the socket: what came is acted on before the next
-                        // read confirms that.
                         self.deliver_decoded(state)?;
-                        return Ok(Drained::No);
+                        return Ok(Drained::Yes);
                     }
                 }
             }

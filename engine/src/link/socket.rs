@@ -9,6 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::CONNECT_TIMEOUT;
+use crate::short_read;
 
 /// The connection to a blockd.
 #[derive(Debug)]
@@ -73,8 +74,8 @@ impl Socket {
 
     pub(super) fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_read_buf(buffer),
-            Self::Unix(stream) => stream.try_read_buf(buffer),
+            Self::Tcp(stream) => short_read::read(stream, buffer),
+            Self::Unix(stream) => short_read::read(stream, buffer),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::iscsi::login::{CHALLENGE_BYTES, Entropy, Established, Refusal, Sessio
 use crate::iscsi::pdu::frame;
 use crate::iscsi::session::{Action, Ending, Session};
 use crate::scsi::InitiatorPort;
+use crate::short_read;
 use crate::volume::Moment;
 
 /// Pieces of one vectored write.
@@ -133,7 +134,7 @@ impl Connection {
         if spare == 0 || (self.received.is_empty() && spare < limit::RECEIVE_BUFFER_BYTES / 4) {
             self.received.reserve(limit::RECEIVE_BUFFER_BYTES);
         }
-        match self.stream.try_read_buf(&mut self.received) {
+        match short_read::read(&self.stream, &mut self.received) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
