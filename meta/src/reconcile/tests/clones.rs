@@ -193,7 +193,8 @@ fn a_replica_that_cannot_come_about_is_given_up_at_once_and_built_from_the_other
         };
         leader.blockd("n2", vec![stored(12, &[1, 2]), refused]);
     };
-    let cases: [(&str, &dyn Fn(&mut Leader)); 3] = [
+    type Happening<'a> = &'a dyn Fn(&mut Leader);
+    let cases: [(&str, Happening<'_>); 3] = [
         ("its node is down", &down),
         ("its source is not in sync any more", &lost),
         ("the disk holds no such layer", &refused),
