@@ -19,7 +19,9 @@ impl Volume {
             .snapshots_of(self.id)
             .filter_map(|snapshot| snapshot.layer)
             .collect();
-        let has = |layer: &LayerId, other: &Volume| other.id != self.id && other.layers.contains_key(layer);
+        let has = |layer: &LayerId, other: &Volume| {
+            other.id != self.id && other.layers.contains_key(layer)
+        };
         // Most often it is the source that has it.
         let source = state.volumes().get(&origin.volume);
         let shared = |layer: &LayerId| {
