@@ -153,7 +153,7 @@ mod tests {
     fn a_cursor_has_these_bytes() {
         let cursor = cursor(&[2, 3], Some((4, 5)));
         let bytes = cursor.encode();
-        let mut wanted = vec![0_u8; 56];
+        let mut wanted = [0_u8; 56];
         for (at, byte) in [(0, 7), (16, 4), (24, 5), (32, 2), (40, 2), (48, 3)] {
             wanted[at] = byte;
         }

@@ -9,6 +9,7 @@ use ankole_blockd::replica::{self, FlushPlan, Mutation as Order, Refusal, Replic
 use ankole_blockd::session::request::{Durability, Request, TreeRequest};
 use ankole_blockd::session::{Denial, Detail};
 use ankole_proto::wire::body::{Memory, Opened};
+use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::{Frame, Header, Opcode};
 use ankole_proto::{BLOCK_BYTES, Epoch, Sequence};
 use bytes::{Bytes, BytesMut};
@@ -155,12 +156,7 @@ pub(super) fn perform(
             Durability::Cached
         }
         Request::MarkRebuilt(cursor) => {
-            let plan = store.plan_mark(epoch, cursor);
-            let plan = plan.map_err(|error| refuse(&error))?;
-            let synced = plan.run();
-            store
-                .finish_mark(epoch, plan, synced)
-                .map_err(|error| refuse(&error))?;
+            mark_rebuilt(store, epoch, cursor).map_err(|error| refuse(&error))?;
             Durability::Cached
         }
         Request::Tree(change) => {
@@ -172,6 +168,16 @@ pub(super) fn perform(
         sync(store, epoch, broken)?;
     }
     Ok(Bytes::new())
+}
+
+fn mark_rebuilt(
+    store: &mut Replica<SimDisk>,
+    epoch: Epoch,
+    cursor: RebuildCursor,
+) -> Result<(), TreeError> {
+    let plan = store.plan_mark(epoch, cursor)?;
+    let synced = plan.run();
+    store.finish_mark(epoch, plan, synced)
 }
 
 fn change_tree(
