@@ -16,6 +16,7 @@ use super::identity::Identity;
 use super::managers::{AddressError, Managers};
 use super::orders::Orders;
 use super::stop::Stop;
+use super::usage_turns::UsageTurns;
 use crate::store::Store;
 
 /// How long the managers may hold a report that asks for nothing new: the pace of heartbeats.
@@ -42,6 +43,7 @@ pub(super) struct Heartbeat {
     applier: Applier,
     seen_revision: u64,
     foreign_told: bool,
+    usage_turns: UsageTurns,
 }
 
 impl Heartbeat {
@@ -57,6 +59,7 @@ impl Heartbeat {
             applier,
             seen_revision: 0,
             foreign_told: false,
+            usage_turns: UsageTurns::default(),
         }
     }
 
@@ -89,7 +92,9 @@ impl Heartbeat {
         }
     }
 
-    fn report(&self) -> BlockdReport {
+    fn report(&mut self) -> BlockdReport {
+        let mut disks = self.store.report();
+        self.usage_turns.thin(&mut disks);
         let identity = &self.identity;
         BlockdReport {
             node: identity.node.to_string(),
@@ -98,7 +103,7 @@ impl Heartbeat {
             instance: identity.instance.clone(),
             block_address: identity.block_address.clone(),
             block_socket: identity.block_socket.clone(),
-            disks: self.store.report(),
+            disks,
             seen_revision: self.seen_revision,
             hold_ms: u32::try_from(HOLD.as_millis()).unwrap_or(u32::MAX),
             cluster_id: self

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ankole_proto::rpc::MESSAGE_BYTES_MAX;
 use ankole_proto::rpc::v1::fleet_client::FleetClient;
 use ankole_proto::rpc::v1::{BlockdOrders, BlockdReport};
 use tonic::transport::{Channel, Endpoint};
@@ -15,8 +16,6 @@ const CALL_GRACE: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The pause once none has answered for a while: a returning leader is found within this time.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The largest orders taken: thousands of replicas.
-const ORDERS_BYTES_MAX: usize = 16 << 20;
 
 /// An address that no manager can have.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +65,7 @@ impl Managers {
             .iter()
             .map(|address| {
                 let client = FleetClient::new(endpoint(address)?.connect_lazy())
-                    .max_decoding_message_size(ORDERS_BYTES_MAX);
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX);
                 Ok((address.clone(), client))
             })
             .collect::<Result<_, AddressError>>()?;

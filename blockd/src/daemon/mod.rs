@@ -14,6 +14,7 @@ pub mod orders;
 mod scrub;
 mod stop;
 mod upkeep;
+mod usage_turns;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ankole_proto::rpc::MESSAGE_BYTES_MAX;
 use ankole_proto::rpc::v1::admin_server::AdminServer;
 use ankole_proto::rpc::v1::fleet_server::FleetServer;
 use tokio::sync::Semaphore;
@@ -29,9 +30,6 @@ pub use seat::{Group, GroupMember, Seat, SeatError, Turn};
 /// How long a call waits for its effect before it answers `DEADLINE_EXCEEDED`: starting an engine
 /// after a crash includes waiting for the old one's lease.
 const EFFECT_WAIT: Duration = Duration::from_secs(30);
-
-/// The longest message that a peer may send: a blockd's report of some thousand replicas.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// The most watchers of one manager (INV-12).
 const WATCHERS_MAX: usize = 64;

@@ -98,7 +98,7 @@ pub struct Stored {
     pub used_bytes: u64,
     /// Every layer of its tree.
     pub layers: BTreeSet<LayerId>,
-    /// What each layer takes.
+    /// What each layer takes; of many replicas as told some reports ago.
     pub usage: Vec<rpc::LayerUsage>,
     /// The scrub under way, or the last one.
     pub scrub: rpc::ScrubProgress,
@@ -201,7 +201,11 @@ impl Observed {
         report: &rpc::BlockdReport,
     ) -> Result<NodeName, ReportError> {
         let node: NodeName = parse(&report.node)?;
-        let disks = report.disks.iter().map(disk).collect::<Result<_, _>>()?;
+        let mut disks: BTreeMap<DiskId, DiskSeen> =
+            report.disks.iter().map(disk).collect::<Result<_, _>>()?;
+        if let Some(before) = self.blockds.get(&node) {
+            keep_usage(&mut disks, &before.said.disks);
+        }
         let said = Blockd {
             zone: report.zone.clone(),
             block_address: report.block_address.clone(),
@@ -300,6 +304,20 @@ impl Observed {
                 .replicas
                 .get(&replica)
                 .map_or(Sight::Missing, Sight::Stored),
+        }
+    }
+}
+
+/// A blockd with many replicas tells what their layers take by turns.
+fn keep_usage(disks: &mut BTreeMap<DiskId, DiskSeen>, before: &BTreeMap<DiskId, DiskSeen>) {
+    for (id, disk) in disks {
+        let known = before.get(id).map(|disk| &disk.replicas);
+        for (replica, stored) in &mut disk.replicas {
+            if stored.usage.is_empty()
+                && let Some(known) = known.and_then(|known| known.get(replica))
+            {
+                stored.usage.clone_from(&known.usage);
+            }
         }
     }
 }

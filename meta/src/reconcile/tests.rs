@@ -519,3 +519,33 @@ fn an_absence_in_a_superseded_report_does_not_count() {
         .superseded = true;
     assert_eq!(leader.plan(), vec![]);
 }
+
+#[test]
+fn what_layers_take_is_known_from_the_last_report_that_told_it() {
+    let mut leader = Leader::new();
+    let told = |used_bytes| rpc::ReplicaReport {
+        usage: vec![rpc::LayerUsage {
+            layer: format!("{:016x}", 1),
+            used_bytes,
+            ..Default::default()
+        }],
+        ..stored(11, &[1])
+    };
+    let known = |leader: &Leader| {
+        let node = "n1".parse().unwrap();
+        let disk = disk_id("n1").parse().unwrap();
+        match leader.observed.sight(&node, disk, ReplicaId::from_bits(11)) {
+            Sight::Stored(stored) => stored.usage.iter().map(|one| one.used_bytes).sum(),
+            _ => 0_u64,
+        }
+    };
+    for (report, bytes) in [
+        (stored(11, &[1]), 0),
+        (told(4096), 4096),
+        (stored(11, &[1]), 4096),
+        (told(8192), 8192),
+    ] {
+        leader.blockd("n1", vec![report]);
+        assert_eq!(known(&leader), bytes);
+    }
+}

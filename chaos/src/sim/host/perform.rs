@@ -156,7 +156,7 @@ pub(super) fn perform(
             Durability::Cached
         }
         Request::MarkRebuilt(cursor) => {
-            mark(store, epoch, cursor).map_err(|error| refuse(&error))?;
+            mark_rebuilt(store, epoch, cursor).map_err(|error| refuse(&error))?;
             Durability::Cached
         }
         Request::Tree(change) => {
@@ -170,7 +170,7 @@ pub(super) fn perform(
     Ok(Bytes::new())
 }
 
-fn mark(
+fn mark_rebuilt(
     store: &mut Replica<SimDisk>,
     epoch: Epoch,
     cursor: RebuildCursor,

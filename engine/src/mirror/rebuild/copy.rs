@@ -54,7 +54,8 @@ impl Mirror {
             };
             let idle = rebuild.copies.is_empty();
             let Some(key) = rebuild.plan.peek() else {
-                if idle {
+                // FinishRebuild comes with nothing else unanswered.
+                if idle && !rebuild.is_marking() {
                     self.settle_rebuild(target, now, effects);
                 }
                 return;

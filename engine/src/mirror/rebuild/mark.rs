@@ -6,8 +6,8 @@ use ankole_proto::ReplicaId;
 use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::{Frame, Header, Opcode};
 
-use super::Stage;
 use super::plan::Plan;
+use super::{Rebuild, Stage};
 use crate::mirror::Mirror;
 use crate::mirror::event::Effect;
 use crate::mirror::replica::{Ask, Replica};
@@ -21,6 +21,13 @@ pub(super) struct Marks {
     /// Whether a note is on its way.
     asked: bool,
     next_at: Moment,
+}
+
+impl Rebuild {
+    /// Whether a note is on its way.
+    pub(super) fn is_marking(&self) -> bool {
+        self.marks.is_some_and(|marks| marks.asked)
+    }
 }
 
 impl Mirror {

@@ -228,3 +228,18 @@ fn without_another_source_a_damaged_block_holds_the_rebuild_up_until_it_is_writt
     outcome(&mut world, id);
     rebuilt(&mut world);
 }
+
+#[test]
+fn a_rebuild_ends_only_when_its_last_note_is_answered() {
+    for seed in 0..50 {
+        let mut world = layered(seed, 2);
+        rebuilt(&mut world);
+        // It comes back with everything, so that comparing is all there is to do. The replica itself
+        // checks what is unanswered when its rebuild is to end.
+        world.crash(replica_id(3), false, Duration::from_secs(1));
+        let id = world.write(0, 1, false);
+        outcome(&mut world, id);
+        assert_eq!(world.losses, 1);
+        world.run_until("the second promotion", |world| world.promotions == 2);
+    }
+}

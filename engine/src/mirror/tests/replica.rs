@@ -62,6 +62,8 @@ pub(super) struct FakeReplica {
     /// How often each chunk of each layer was compared, and how often it was set.
     pub(super) compared: BTreeMap<(LayerId, u64), usize>,
     pub(super) copied: BTreeMap<(LayerId, u64), usize>,
+    /// Notes of a rebuild that have arrived and are not carried out.
+    notes: usize,
 }
 
 impl FakeReplica {
@@ -100,6 +102,7 @@ impl FakeReplica {
             repaired: 0,
             compared: BTreeMap::new(),
             copied: BTreeMap::new(),
+            notes: 0,
         }
     }
 
@@ -160,6 +163,11 @@ impl FakeReplica {
     /// Notes what is about to be carried out: as a session does when a frame has arrived.
     pub(super) fn arrived(&mut self, frame: &Frame, now: Moment) {
         let header = &frame.header;
+        match header.opcode {
+            Opcode::MarkRebuilt => self.notes += 1,
+            Opcode::FinishRebuild => assert_eq!(self.notes, 0, "notes are unanswered"),
+            _ => {}
+        }
         self.lease_until = self.lease_until.max(now + self.lease);
         if header.watermark > self.watermark {
             self.watermark = header.watermark;
@@ -302,6 +310,7 @@ impl FakeReplica {
     /// Only what is noted survives a power cut.
     fn mark_rebuilt(&mut self, payload: &[u8]) {
         let cursor = RebuildCursor::decode(payload).unwrap();
+        self.notes -= 1;
         assert!(self.store.rebuilding);
         for layer in cursor.layers() {
             assert_ne!(layer, self.store.head);
@@ -313,6 +322,7 @@ impl FakeReplica {
     }
 
     fn begin_rebuild(&mut self, payload: &[u8]) -> Bytes {
+        self.notes = 0;
         let begin = BeginRebuild::decode(payload).unwrap();
         let old = self.store.links();
         let mut cursor = RebuildCursor::nothing(self.id);

@@ -193,13 +193,13 @@ fn a_replica_that_cannot_come_about_is_given_up_at_once_and_built_from_the_other
         };
         leader.blockd("n2", vec![stored(12, &[1, 2]), refused]);
     };
-    type Happening<'a> = &'a dyn Fn(&mut Leader);
-    let cases: [(&str, Happening<'_>); 3] = [
-        ("its node is down", &down),
-        ("its source is not in sync any more", &lost),
-        ("the disk holds no such layer", &refused),
+    let happenings: [&dyn Fn(&mut Leader); 3] = [&down, &lost, &refused];
+    let reasons = [
+        "its node is down",
+        "its source is not in sync any more",
+        "the disk holds no such layer",
     ];
-    for (reason, happens) in cases {
+    for (reason, happens) in reasons.into_iter().zip(happenings) {
         let mut leader = cloning();
         report(&mut leader, &[21]);
         leader.settle();
