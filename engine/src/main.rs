@@ -69,13 +69,20 @@ fn supervise(args: AgentArgs) -> anyhow::Result<i32> {
     Ok(run::exit::CLOSED)
 }
 
-/// Everything runs on this thread.
-fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+/// Everything runs on this thread. The future is a task like those that it starts: what woke it
+/// would otherwise be looked at only after the sockets, a system call later.
+fn block_on<T: 'static>(future: impl Future<Output = T> + 'static) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    Ok(LocalSet::new().block_on(&runtime, future))
+    let tasks = LocalSet::new();
+    let main = tasks.spawn_local(future);
+    match tasks.block_on(&runtime, main) {
+        Ok(output) => Ok(output),
+        // Nobody aborts it.
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    }
 }
 
 fn log_to_stderr() {

@@ -76,6 +76,11 @@ impl Engine {
         Rc::clone(&self.submissions)
     }
 
+    /// Operations of the initiators that have not been answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.submissions.in_flight()
+    }
+
     /// How the mirror does.
     pub(super) fn status(&self) -> Status {
         self.mirror.status()

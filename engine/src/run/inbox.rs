@@ -28,6 +28,11 @@ impl Inbox {
         self.events.replace(empty)
     }
 
+    /// Whether nothing has happened.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.borrow().is_empty()
+    }
+
     /// Waits until something was pushed since the last wait.
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;

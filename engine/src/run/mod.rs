@@ -19,6 +19,7 @@ pub mod lock;
 pub mod log;
 mod report;
 mod service;
+mod spin;
 mod start;
 mod stop;
 mod submissions;

@@ -11,6 +11,7 @@ use super::directory::Phase;
 use super::engine::{Engine, News};
 use super::inbox::Inbox;
 use super::report::Reporter;
+use super::spin::Spin;
 use super::stop::StopSignals;
 use super::target::{TargetError, TargetServer};
 use super::{RunError, forget_stored};
@@ -36,6 +37,7 @@ pub(super) struct Service {
     target: Option<TargetServer>,
     inbox: Rc<Inbox>,
     control: mpsc::Receiver<ControlEvent>,
+    spin: Spin,
     phase: Phase,
     held_task: Option<TaskId>,
     /// When it must have ended, once it was told to.
@@ -64,6 +66,7 @@ impl Service {
             target,
             inbox,
             control,
+            spin: Spin::new(cpus(), std::time::Instant::now()),
             phase: Phase::Starting,
             held_task: None,
             stop_by: None,
@@ -85,6 +88,7 @@ impl Service {
             if timer.is_elapsed() || wake_at < timer.deadline() {
                 timer.as_mut().reset(wake_at);
             }
+            self.look_again().await;
             let wake = tokio::select! {
                 biased;
                 () = signals.next() => Wake::Signal,
@@ -94,12 +98,24 @@ impl Service {
                 () = self.inbox.arrived() => Wake::Work,
                 () = &mut timer => Wake::Work,
             };
+            self.spin.end(std::time::Instant::now());
             self.take(wake, reporter)?;
             let news = self.engine.turn();
             if let Some(end) = self.act(news) {
                 return Ok(end);
             }
             self.report(reporter);
+        }
+    }
+
+    /// Looks for what comes soon, before the thread sleeps.
+    async fn look_again(&mut self) {
+        let in_flight = self.engine.in_flight();
+        self.spin.begin(std::time::Instant::now(), in_flight);
+        while self.inbox.is_empty() && self.spin.goes_on(std::time::Instant::now()) {
+            tokio::task::yield_now().await;
+            // Whoever waits for this CPU goes first: it may be the one that is waited for.
+            std::thread::yield_now();
         }
     }
 
@@ -198,6 +214,11 @@ impl Service {
             (None, false) => Phase::Starting,
         }
     }
+}
+
+/// That this process may use.
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 async fn ended(target: &mut Option<TargetServer>) -> TargetError {

@@ -34,6 +34,11 @@ impl Submissions {
         }
     }
 
+    /// Operations that have not been answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Answers the change of the reservations that was on its way.
     pub(super) fn kept(&self, result: Result<(), String>) {
         let outcome = match result {
