@@ -198,6 +198,7 @@ impl State {
         self.snapshots_of(volume.id)
             .filter(|one| one.state == SnapshotState::Deleting)
             .filter_map(|one| one.layer)
+            .chain(volume.nameless_layers(self))
             .any(|layer| chain.contains_key(&layer) && volume.children(layer).count() <= 1)
     }
 

@@ -64,7 +64,7 @@ impl Mirror {
             }
             rebuild.plan = Plan::new(&tree, head, size, &before);
             rebuild.marks = Some(Marks {
-                marked: rebuild.plan.begun(),
+                marked: rebuild.plan.noted(),
                 asked: false,
                 next_at: now,
             });
