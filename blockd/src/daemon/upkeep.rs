@@ -39,6 +39,7 @@ pub(super) fn run(store: &Arc<Store>, stop: &Stop) {
         let mut busy = store.empty_trash();
         for slot in store.slots() {
             busy |= work_on(&slot, stop);
+            slot.close_removed();
         }
         if written_back.elapsed() >= WRITEBACK_INTERVAL {
             for slot in store.slots() {

@@ -151,6 +151,12 @@ fn remove_strays<D: Disk>(disk: &D, directory: &Path, tree: &Tree) -> Result<(),
     let names = disk
         .list(&layers)
         .map_err(|error| file_error(&layers, error))?;
+    if names.iter().any(|name| is_left_behind(name)) {
+        // A process may have ended between two renames. The second names of files that were to be
+        // replaced go only when what the other names mean is durable.
+        disk.sync_dir(&layers)
+            .map_err(|error| file_error(&layers, error))?;
+    }
     for name in names {
         let of_layer = name.split_once('.').and_then(|(id, end)| {
             let ours = Part::ALL.iter().any(|part| part.extension() == end);
@@ -220,6 +226,7 @@ impl<D: Disk> Replica<D> {
             merge: None,
             settle: None,
             privacy: Privacy::new(),
+            removed: Vec::new(),
             damages,
             scrub,
             census: Census::default(),

@@ -64,6 +64,7 @@ pub use refusal::{
     WorkError,
 };
 pub use scrub::{DAMAGES_TOLD, ScrubReport};
+pub use tree_change::Removed;
 
 /// Whether a replica can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +153,8 @@ pub struct Replica<D: Disk> {
     merge: Option<merge::Merge>,
     settle: Option<settle::Settle>,
     privacy: private::Privacy<D>,
+    /// Their names are gone, and somebody is to close them.
+    removed: Vec<crate::layer::LayerFiles<D::File>>,
     damages: damages::Damages,
     scrub: scrub::Scrub,
     census: census::Census,

@@ -8,32 +8,23 @@
 //! file. Else a crash could bring the old name back, over a file that has changed meanwhile.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ankole_proto::{BLOCK_BYTES, BlockNumber, LayerId};
 
 use super::refusal::{BlockError, ChecksumMismatch, Medium, WorkError};
 use super::{Allocation, Progress, Replica, State};
-use crate::disk::{Disk, DiskFile, read_exact_at};
-use crate::layer::{BLOCK, LayerFiles, Lengths, Part, file_path};
+use crate::disk::Disk;
+use crate::layer::{Part, file_path};
 
-/// What is copied with one pair of calls at most.
-const COPY_BYTES_MAX: u64 = 1 << 20;
-/// The end of the name of a copy that is being made.
-pub(super) const COPY_SUFFIX: &str = "new";
-/// The end of the second name of a file that is being replaced.
-pub(super) const OLD_SUFFIX: &str = "old";
+use parts::{
+    COPY_BYTES_MAX, COPY_SUFFIX, CopiedPart, CopyError, beside, create_copies, replace_all,
+    shared_parts,
+};
 
-/// A part of a layer on its way.
-#[derive(Debug)]
-struct CopiedPart<D: Disk> {
-    part: Part,
-    from: D::File,
-    to: D::File,
-    /// Everything before is copied.
-    at: u64,
-}
+pub(super) use parts::is_left_behind;
+
+mod parts;
 
 /// How far a copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,23 +72,6 @@ impl<D: Disk> Privacy<D> {
     pub(super) fn abandon(&mut self) {
         self.copy = None;
     }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_os_string();
-    name.push(".");
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Whether a name in the directory of layers is one that only the making of copies gives.
-pub(super) fn is_left_behind(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(rest, end)| {
-        let of_layer = rest.split_once('.').is_some_and(|(id, part)| {
-            id.parse::<LayerId>().is_ok() && Part::ALL.iter().any(|one| one.extension() == part)
-        });
-        of_layer && (end == COPY_SUFFIX || end == OLD_SUFFIX)
-    })
 }
 
 impl<D: Disk> Replica<D> {
@@ -154,6 +128,22 @@ impl<D: Disk> Replica<D> {
             // A head is made by its replica alone.
             return Ok(None);
         }
+        // Another layer's first: two that put each other aside would never end. One that cannot go
+        // on now makes way.
+        let copied = self.privacy.copy.as_ref().map(|copy| copy.layer);
+        if let Some(other) = copied.filter(|copied| *copied != layer)
+            && let Ok(progress) = self.copy_step(other, budget_blocks)
+        {
+            return Ok(Some(progress.unwrap_or(Progress::Working { blocks: 0 })));
+        }
+        self.copy_step(layer, budget_blocks)
+    }
+
+    fn copy_step(
+        &mut self,
+        layer: LayerId,
+        budget_blocks: u64,
+    ) -> Result<Option<Progress<D>>, BlockError> {
         let stage = match &self.privacy.copy {
             Some(copy) if copy.layer == layer => copy.stage,
             _ => {
@@ -171,8 +161,47 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Gives the layer files of its own, at once: for a replica that is being rebuilt, which nobody
-    /// waits for.
+    /// Whether the layer's files have to be copied before [`Self::write_layer`], or
+    /// [`Self::begin_rebuild`] with this head, can change them.
+    ///
+    /// # Errors
+    ///
+    /// [`Medium`].
+    pub fn needs_copy(&mut self, layer: LayerId) -> Result<bool, Medium> {
+        if !self.tree.contains(layer) || layer == self.tree.head() {
+            return Ok(false);
+        }
+        let is_shared = self.is_shared(layer)?;
+        let copied = self.privacy.copy.as_ref().map(|copy| copy.layer);
+        if !is_shared && copied == Some(layer) {
+            // The other replica has gone meanwhile.
+            self.drop_copies();
+        }
+        Ok(is_shared)
+    }
+
+    /// Copies at most about `budget_blocks` blocks of a layer that is to be written to and whose
+    /// files are shared. `Idle`: it may be written to. What was copied stays when the caller gives
+    /// up, for the next.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkError`].
+    pub fn prepare_step(
+        &mut self,
+        layer: LayerId,
+        budget_blocks: u64,
+    ) -> Result<Progress<D>, WorkError> {
+        self.check_sound()?;
+        if !self.needs_copy(layer)? {
+            return Ok(Progress::Idle);
+        }
+        let progress = self.make_private_step(layer, budget_blocks)?;
+        Ok(progress.unwrap_or(Progress::Working { blocks: 0 }))
+    }
+
+    /// Gives the layer files of its own, at once. Nothing is left to do when the caller has taken
+    /// [`Self::prepare_step`] to its end before, which holds the replica for moments only.
     pub(super) fn make_private(&mut self, layer: LayerId) -> Result<(), BlockError> {
         while let Some(progress) = self.make_private_step(layer, COPY_BYTES_MAX / BLOCK_BYTES)? {
             if let Progress::Sync(plan) = progress {
@@ -187,7 +216,7 @@ impl<D: Disk> Replica<D> {
 
     /// Creates the copies, empty; `false` when nothing is shared.
     fn begin_copy(&mut self, layer: LayerId) -> Result<bool, Medium> {
-        self.privacy.copy = None;
+        self.drop_copies();
         if !self.is_shared(layer)? {
             return Ok(false);
         }
@@ -285,103 +314,8 @@ impl<D: Disk> Replica<D> {
             .iter()
             .map(|part| file_path(&self.directory, copy.layer, part.part))
             .collect();
-        let entered = replace_all(&self.disk, &self.directory.join("layers"), &paths);
+        let every = Part::ALL.map(|part| file_path(&self.directory, copy.layer, part));
+        let entered = replace_all(&self.disk, &self.directory.join("layers"), &paths, &every);
         entered.map_err(|error| self.failed("replacing a shared layer", error))
-    }
-}
-
-/// Renames the copies over the shared files. The other replica sees that it is alone only after that
-/// is durable.
-fn replace_all<D: Disk>(disk: &D, directory: &Path, paths: &[PathBuf]) -> io::Result<()> {
-    for path in paths {
-        let old = beside(path, OLD_SUFFIX);
-        match disk.hard_link(path, &old) {
-            // Left by an earlier attempt.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            linked => linked?,
-        }
-    }
-    disk.sync_dir(directory)?;
-    for path in paths {
-        disk.rename(&beside(path, COPY_SUFFIX), path)?;
-    }
-    disk.sync_dir(directory)?;
-    for path in paths {
-        disk.remove_file(&beside(path, OLD_SUFFIX))?;
-    }
-    Ok(())
-}
-
-fn shared_parts<F: DiskFile>(files: &LayerFiles<F>) -> io::Result<Vec<Part>> {
-    let mut shared = Vec::new();
-    for part in Part::ALL {
-        if files.part(part).links()? > 1 {
-            shared.push(part);
-        }
-    }
-    Ok(shared)
-}
-
-fn create_copies<D: Disk>(
-    disk: &D,
-    directory: &Path,
-    files: &LayerFiles<D::File>,
-) -> io::Result<Vec<CopiedPart<D>>> {
-    let mut parts = Vec::new();
-    for part in shared_parts(files)? {
-        let path = file_path(directory, files.layer, part);
-        let to = disk.create(&beside(&path, COPY_SUFFIX))?;
-        to.set_len(Lengths::of(files.size).bytes(part))?;
-        parts.push(CopiedPart {
-            part,
-            from: files.part(part).clone(),
-            to,
-            at: 0,
-        });
-    }
-    Ok(parts)
-}
-
-/// Why a part was not copied.
-#[derive(Debug)]
-enum CopyError {
-    /// The disk does not give this block.
-    Unreadable(BlockNumber),
-    Io(io::Error),
-}
-
-impl From<io::Error> for CopyError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl<D: Disk> CopiedPart<D> {
-    /// Copies the next at most so many bytes; holes stay holes. How many; 0 at the end.
-    fn copy_some(&mut self, bytes_max: u64) -> Result<u64, CopyError> {
-        let Some(data) = self.from.next_data(self.at)? else {
-            self.at = u64::MAX;
-            return Ok(0);
-        };
-        let bytes = (data.end - data.start).min(bytes_max).min(COPY_BYTES_MAX);
-        let range = data.start..data.start + bytes;
-        if let Err(error) = self.from.copy_range(range, &self.to) {
-            return Err(self.unreadable(data.start, bytes, error));
-        }
-        self.at = data.start + bytes;
-        Ok(bytes)
-    }
-
-    /// Which block of the image cannot be read, or that the file cannot.
-    fn unreadable(&self, start: u64, bytes: u64, error: io::Error) -> CopyError {
-        let mut block = [0; BLOCK];
-        (start..start + bytes)
-            .step_by(BLOCK)
-            .find(|offset| {
-                self.part == Part::Image && read_exact_at(&self.from, &mut block, *offset).is_err()
-            })
-            .map_or(CopyError::Io(error), |offset| {
-                CopyError::Unreadable(BlockNumber::at(offset))
-            })
     }
 }

@@ -264,7 +264,6 @@ impl<D: Disk> Replica<D> {
             .layers()
             .filter(|layer| !tree.contains(*layer))
             .collect();
-        self.drop_copies();
         if self.tree.contains(tree.head()) {
             // It was sealed here, and may be shared.
             self.make_private(tree.head())?;

@@ -9,6 +9,22 @@ use super::refusal::Medium;
 use crate::disk::Disk;
 use crate::layer::{LayerFiles, Lengths, Part, Tree, file_path};
 
+/// The most removed layers whose files are kept open (INV-12); a caller that takes them in time
+/// never has more than a few.
+const REMOVED_MAX: usize = 16;
+
+/// Files that have no name any more. The system gives their space back when this is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it takes time: not under the replica's lock"]
+pub struct Removed<D: Disk>(Vec<LayerFiles<D::File>>);
+
+impl<D: Disk> Removed<D> {
+    /// Of how many layers.
+    pub fn layers(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl<D: Disk> Replica<D> {
     /// Creates the files of an empty layer, durably. It is not in the tree yet: should a stop fall
     /// here, loading removes them.
@@ -47,8 +63,16 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Removes the files of a layer that is not in the tree any more. One that cannot be removed
-    /// now is removed when the replica is loaded.
+    /// now is removed when the replica is loaded. Their space comes back when [`Self::take_removed`]
+    /// is dropped: that takes the system half a second for a GiB.
     pub(super) fn remove_files(&mut self, layer: LayerId) {
+        if let Ok(files) = self.files.of(&self.disk, layer) {
+            let files = files.clone();
+            if self.removed.len() >= REMOVED_MAX {
+                self.removed.clear();
+            }
+            self.removed.push(files);
+        }
         self.files.remove(layer);
         self.forget_private(layer);
         self.damages.forget_layer(layer);
@@ -59,6 +83,11 @@ impl<D: Disk> Replica<D> {
                 .disk
                 .remove_file(&file_path(&self.directory, layer, part));
         }
+    }
+
+    /// The files without names that are still open. Drop them without holding the replica.
+    pub fn take_removed(&mut self) -> Removed<D> {
+        Removed(std::mem::take(&mut self.removed))
     }
 
     /// Reads the maps of the chain anew.

@@ -13,8 +13,8 @@ use super::disk_threads::DiskThreads;
 use super::link::{Answer, Denial, Link};
 use super::request::{Durability, Request, TreeRequest};
 use crate::replica::refusal::Refusal;
-use crate::replica::{Mutation, TreeError};
-use crate::store::{ConnectionId, FlushWaiter, Joined, Occupant, Slot, Store};
+use crate::replica::{LayerError, Mutation, TreeError};
+use crate::store::{ConnectionId, CopyWaiter, FlushWaiter, Joined, Occupant, Slot, Store};
 
 /// A connection's hold on the replica that it has opened.
 #[derive(Debug, Clone)]
@@ -104,9 +104,18 @@ pub(super) fn execute(
         Request::Digest(layer, chunk) => return tenant.digest(layer, chunk).map(Some),
         Request::ReadLayer(layer, extent) => return tenant.read_layer(layer, extent).map(Some),
         Request::WriteLayer(extent, body) => {
-            let written = tenant.enter()?.write_layer(tenant.epoch(), extent, &body);
-            written.map_err(|error| tenant.deny(&error))?;
-            return Ok(Some(Bytes::new()));
+            let layer = body.layer;
+            if tenant
+                .enter()?
+                .needs_copy(layer)
+                .map_err(|error| tenant.deny(&LayerError::from(error)))?
+            {
+                write_shared_layer(tenant, link, disk_threads, *header, extent, body);
+                return Ok(None);
+            }
+            return tenant
+                .write_layer(extent, &body)
+                .map(|()| Some(Bytes::new()));
         }
         Request::RepairLayer(extent, body) => {
             return tenant
@@ -188,6 +197,11 @@ impl Tenant {
         Ok(digest.map_err(|error| self.deny(&error))?.encode())
     }
 
+    fn write_layer(&self, extent: Extent, body: &WriteLayer) -> Result<(), Denial> {
+        let written = self.enter()?.write_layer(self.epoch(), extent, body);
+        written.map_err(|error| self.deny(&error))
+    }
+
     fn repair_layer(&self, extent: Extent, body: &WriteLayer) -> Result<(), Denial> {
         let repaired = self.enter()?.repair_layer(self.epoch(), extent, body);
         let blocks = repaired.map_err(|error| self.deny(&error))?;
@@ -261,6 +275,33 @@ fn mark_rebuilt(
     }));
 }
 
+/// Writes to a layer whose files a clone has too: a disk thread copies them first, which may take
+/// long, while the connection goes on.
+fn write_shared_layer(
+    tenant: &Tenant,
+    link: &Arc<Link>,
+    disk_threads: &DiskThreads,
+    header: Header,
+    extent: Extent,
+    body: WriteLayer,
+) {
+    let deferred = link.defer(header);
+    let writing = tenant.clone();
+    let joined = tenant.slot.join_copy(CopyWaiter {
+        layer: body.layer,
+        go_on: Box::new(move || {
+            deferred.answer(match writing.write_layer(extent, &body) {
+                Ok(()) => Answer::Done(Bytes::new()),
+                Err(denial) => Answer::Refused(denial),
+            });
+        }),
+    });
+    if joined == Joined::First {
+        let slot = Arc::clone(&tenant.slot);
+        disk_threads.run(Box::new(move || slot.copy_all()));
+    }
+}
+
 /// Has a disk thread change the tree of layers, which syncs.
 fn change_tree(
     tenant: &Tenant,
@@ -272,7 +313,13 @@ fn change_tree(
     let deferred = link.defer(header);
     let tenant = tenant.clone();
     disk_threads.run(Box::new(move || {
+        if let TreeRequest::BeginRebuild(begin) = &request
+            && tenant.is_current()
+        {
+            tenant.slot.prepare(begin.head);
+        }
         let changed = tenant.change(request);
+        tenant.slot.close_removed();
         tenant.slot.tell();
         deferred.answer(match changed {
             Ok(payload) => Answer::Done(payload),

@@ -13,6 +13,7 @@ use super::barred::{Barred, SlotError};
 use super::boot_id;
 use super::disk_root::DiskRoot;
 use super::flush_gate::{FlushGate, FlushWaiter, Joined};
+use super::preparation::CopyWaiter;
 use super::tenancy::{ConnectionId, Tenancy};
 use super::{CreateError, Creation, now_ms};
 use crate::disk::LocalDisk;
@@ -40,6 +41,8 @@ pub struct Slot {
     /// Locked after the replica, never before.
     occupancy: Mutex<Occupancy>,
     flushes: FlushGate<FlushWaiter>,
+    /// Who waits for a copy of a shared layer.
+    pub(super) copies: FlushGate<CopyWaiter>,
     started: Instant,
     changed: Arc<Notify>,
 }
@@ -109,6 +112,7 @@ impl Slot {
                 retired: false,
             }),
             flushes: FlushGate::default(),
+            copies: FlushGate::default(),
             started,
             changed,
         }

@@ -47,6 +47,11 @@ impl Injector {
         self.faults.insert(call, fault);
     }
 
+    pub(super) fn restart(&mut self) {
+        self.stopped = None;
+        self.faults.clear();
+    }
+
     pub(super) fn mend(&mut self) {
         self.faults.clear();
     }

@@ -100,6 +100,12 @@ impl SimDisk {
         self.state.lock().injector.mend();
     }
 
+    /// After [`Fault::Stop`]: it was the process that ended. Another one finds everything as it was
+    /// left, synced or not.
+    pub fn restart(&self) {
+        self.state.lock().injector.restart();
+    }
+
     /// Syncs of files and directories that [`Self::fail`] let fail.
     pub fn failed_syncs(&self) -> u64 {
         self.state.lock().injector.failed_syncs()

@@ -15,7 +15,7 @@ use crate::replica::{
 };
 
 /// One chunk and a bit.
-const BLOCKS: u64 = 516;
+pub(super) const BLOCKS: u64 = 516;
 const HEAD: u64 = 100;
 
 fn clone_spec(blocks: u64, at: u64) -> CloneSpec {
@@ -28,7 +28,7 @@ fn clone_spec(blocks: u64, at: u64) -> CloneSpec {
     }
 }
 
-fn clone_at(rig: &mut Rig<SimDisk>, blocks: u64, at: u64) -> Result<(), CloneError> {
+pub(super) fn clone_at(rig: &mut Rig<SimDisk>, blocks: u64, at: u64) -> Result<(), CloneError> {
     let spec = clone_spec(blocks, at);
     rig.replica.clone_into(Place::Clone.directory(), &spec)
 }
@@ -48,7 +48,7 @@ fn source() -> (SimDisk, Rig<SimDisk>) {
     (disk, rig)
 }
 
-fn load_clone(disk: &SimDisk, epoch: u64) -> Rig<SimDisk> {
+pub(super) fn load_clone(disk: &SimDisk, epoch: u64) -> Rig<SimDisk> {
     Rig::load_at(disk, Place::Clone, 1, epoch)
 }
 

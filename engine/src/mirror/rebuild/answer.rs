@@ -177,7 +177,9 @@ impl Mirror {
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
-        for replica in self.replicas.values_mut() {
+        // One that is being rebuilt has what it was told to have, until it is told anew.
+        let sources = self.replicas.values_mut();
+        for replica in sources.filter(|replica| replica.rebuild().is_none()) {
             let parent = replica
                 .tree
                 .iter()
