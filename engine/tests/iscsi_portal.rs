@@ -424,6 +424,34 @@ fn a_flood_of_connections_neither_keeps_an_initiator_out_nor_disturbs_one() {
 }
 
 #[test]
+fn an_initiator_that_does_not_read_disturbs_nobody_and_loses_nothing() {
+    const SECTORS: u8 = 255;
+    run(|| async {
+        let bench = bench().await;
+        let mut deaf = Initiator::log_in(&bench, 1).await;
+        // A whole window: 16 MiB of answers, more than the sockets hold between them.
+        for _ in 0..limit::COMMAND_WINDOW {
+            deaf.read(0, SECTORS).await;
+        }
+        let mut other = Initiator::log_in(&bench, 2).await;
+        for _ in 0..10 {
+            other.read(0, 1).await;
+            assert_eq!(other.receive().await.unwrap().opcode(), 0x25);
+        }
+        let (mut answered, mut bytes) = (0, 0);
+        while answered < limit::COMMAND_WINDOW {
+            let pdu = deaf.receive().await.expect("the session lives");
+            assert_eq!(pdu.opcode(), 0x25);
+            bytes += pdu.data.len();
+            // With the status in it.
+            answered += u32::from(pdu.header[1] & 1);
+        }
+        let each = usize::from(SECTORS) * 512;
+        assert_eq!(bytes, limit::COMMAND_WINDOW as usize * each);
+    });
+}
+
+#[test]
 fn garbage_ends_its_connection_only() {
     run(|| async {
         let bench = bench().await;
