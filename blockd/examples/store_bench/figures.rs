@@ -6,7 +6,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 /// Timings of operations done one after another.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Samples {
     nanoseconds: Vec<u64>,
     wall: Duration,

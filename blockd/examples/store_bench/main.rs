@@ -99,7 +99,7 @@ fn measure(cli: &Cli, folder: &std::path::Path) -> anyhow::Result<Vec<Row>> {
             let mut bench = random_io::Bench::new(folder, bytes, layers, cli.rounds)?;
             if cli.wants(Part::Cached) || cli.wants(Part::Read) {
                 rows.push(bench.cached_reads()?);
-                rows.push(bench.spread_reads()?);
+                rows.extend(bench.spread_reads()?);
             }
             if cli.wants(Part::Read) {
                 rows.extend(bench.reads()?);

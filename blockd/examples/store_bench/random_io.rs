@@ -91,31 +91,39 @@ impl Bench {
         self.compare("read, cached", CACHED_OPERATIONS, blocks, Self::rest, acts)
     }
 
-    /// Plain files with the volume's blocks spread as over the layers, beside one plain file: of
-    /// what the store takes more, how much is the layout's.
-    pub(crate) fn spread_reads(&mut self) -> anyhow::Result<Row> {
+    /// Plain files with the volume's blocks spread as over the layers, beside one plain file, and the
+    /// store beside them: of what the store takes more than one file, how much is the layout's.
+    pub(crate) fn spread_reads(&mut self) -> anyhow::Result<Vec<Row>> {
         let folder = self.folder.join("spread");
         std::fs::create_dir(&folder)?;
         let mut spread = Spread::create(&folder, self.bytes, self.layers)?;
         let (mut ours, mut theirs) = (Samples::default(), Samples::default());
-        let mut ratios = Vec::with_capacity(self.rounds);
+        let (mut stored, mut beside) = (Samples::default(), Samples::default());
+        let (mut ratios, mut store_ratios) = (Vec::new(), Vec::new());
         for round in 0..=self.rounds {
             let mut places = Places::new(self.blocks(), round as u64 + 1);
-            let mut same = places.clone();
+            let (mut same, mut third) = (places.clone(), places.clone());
+            let store = &mut self.store;
+            let on_store = Samples::take(CACHED_OPERATIONS, || store.read(third.draw()))?;
             let apart = Samples::take(CACHED_OPERATIONS, || spread.read(places.draw()))?;
             let plain = &mut self.plain;
             let whole = Samples::take(CACHED_OPERATIONS, || plain.read(same.draw()))?;
             if round > 0 {
                 ratios.push(apart.rate() / whole.rate());
+                store_ratios.push(on_store.rate() / apart.rate());
+                stored.join(on_store);
+                beside.join(apart.clone());
                 ours.join(apart);
                 theirs.join(whole);
             }
         }
         std::fs::remove_dir_all(&folder)?;
         let case = format!("plain files as {} layers, cached", self.layers);
-        let row = Row::beside(case, ours.figures(), theirs.figures(), ratios);
-        eprintln!("{row}");
-        Ok(row)
+        let layout = Row::beside(case, ours.figures(), theirs.figures(), ratios);
+        let case = format!("read, cached, {} layers, to files as it", self.layers);
+        let store = Row::beside(case, stored.figures(), beside.figures(), store_ratios);
+        eprintln!("{layout}\n{store}");
+        Ok(vec![layout, store])
     }
 
     pub(crate) fn reads(&mut self) -> anyhow::Result<Vec<Row>> {

@@ -16,7 +16,7 @@ use crate::replica::{
 
 /// One chunk and a bit.
 pub(super) const BLOCKS: u64 = 516;
-const HEAD: u64 = 100;
+pub(super) const HEAD: u64 = 100;
 
 fn clone_spec(blocks: u64, at: u64) -> CloneSpec {
     CloneSpec {

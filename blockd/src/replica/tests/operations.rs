@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::cloning::{HEAD as CLONE_HEAD, clone_at, load_clone};
 use super::model::{Model, SECTOR, sectors};
 use super::support::{Place, Rig, layer};
 use crate::disk::sim::SimDisk;
-use crate::replica::Progress;
+use crate::replica::{Progress, destroy};
 
 /// Two chunks and a short third: every border is there, and a case is quick.
 const BLOCKS: u64 = 1030;
@@ -246,25 +247,87 @@ pub(super) fn exported_from(disk: &SimDisk, place: Place, id: u64) -> Vec<u8> {
     sectors(&out)
 }
 
+/// A step of the main test: on one of two replicas, or one that makes or removes the second.
+#[derive(Debug, Clone)]
+enum Step {
+    Operate {
+        on_clone: bool,
+        operation: Operation,
+    },
+    Clone {
+        which: usize,
+    },
+    DestroyClone,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        16 => (any::<bool>(), operation(SECTORS))
+            .prop_map(|(on_clone, operation)| Step::Operate { on_clone, operation }),
+        2 => any::<usize>().prop_map(|which| Step::Clone { which }),
+        1 => Just(Step::DestroyClone),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+fn settle(world: &mut World) {
+    while !matches!(world.rig.replica.settle_step(100).unwrap(), Progress::Idle) {}
+}
+
+/// A clone of a sealed layer, if there is one, with its model.
+fn clone_of(original: &mut World, which: usize) -> Option<World> {
+    let at = original.choose(which)?;
+    settle(original);
+    let blocks = original.rig.blocks;
+    clone_at(&mut original.rig, blocks, at).unwrap();
+    let mut clone = World::new(original.disk.clone(), load_clone(&original.disk, 1));
+    clone.model = original.model.clone();
+    clone.model.revert(at, CLONE_HEAD);
+    // Of the chain alone; the rest is not shared.
+    let links = clone.rig.replica.layers();
+    let chain: Vec<u64> = links.iter().map(|link| link.layer.raw()).collect();
+    clone.model.sealed.retain(|id, _| chain.contains(id));
+    clone.next_layer = CLONE_HEAD + 1;
+    Some(clone)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn a_replica_reads_as_the_model_after_every_sequence(
-        operations in prop::collection::vec(operation(SECTORS), 1..40),
-    ) {
+    fn a_replica_and_its_clones_read_as_their_models_after_every_sequence(steps in steps()) {
         let (disk, rig) = Rig::new(BLOCKS);
-        let mut world = World::new(disk, rig);
-        for operation in &operations {
-            world.apply(operation).unwrap();
+        let mut original = World::new(disk.clone(), rig);
+        let mut clone: Option<World> = None;
+        for step in &steps {
+            match step {
+                Step::Operate { on_clone, operation } => {
+                    let other = clone.as_mut().filter(|_| *on_clone);
+                    other.unwrap_or(&mut original).apply(operation).unwrap();
+                }
+                Step::Clone { which } if clone.is_none() => {
+                    clone = clone_of(&mut original, *which);
+                }
+                Step::Clone { .. } => {}
+                Step::DestroyClone => {
+                    if clone.take().is_some() {
+                        destroy(&disk, Place::Clone.directory()).unwrap();
+                    }
+                }
+            }
         }
-        world.compare();
-        world.rig.merge_all_after(world.plan.take());
-        world.compare();
-        // A reopened replica may have lost sums; what was settled and written back has them.
-        while !matches!(world.rig.replica.settle_step(100).unwrap(), Progress::Idle) {}
-        world.apply(&Operation::Writeback).unwrap();
-        let found = crate::replica::verify(&world.disk, super::support::directory()).unwrap();
-        prop_assert_eq!((found.damaged, found.unsettled_blocks), (0, 0));
+        let mut worlds: Vec<World> = std::iter::once(original).chain(clone).collect();
+        for world in &mut worlds {
+            world.compare();
+            world.rig.merge_all_after(world.plan.take());
+        }
+        for world in &mut worlds {
+            world.compare();
+            // A reopened replica may have lost sums; what was settled and written back has them.
+            settle(world);
+            world.apply(&Operation::Writeback).unwrap();
+            let found = crate::replica::verify(&disk, world.rig.place.directory()).unwrap();
+            prop_assert_eq!((found.damaged, found.unsettled_blocks), (0, 0));
+        }
     }
 }
