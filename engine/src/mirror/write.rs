@@ -8,6 +8,7 @@ use super::Mirror;
 use super::event::Effect;
 use super::job::{CopyReason, JobId, Piece, Purpose, Stage};
 use super::loss::Grace;
+use super::rebuild::Rebuild;
 use super::replica::{Ask, Replica, SlotSet};
 use super::window::{Mutation, Verdict};
 use crate::volume::{Failure, Moment, Outcome};
@@ -133,6 +134,10 @@ impl Mirror {
             }
         }
         self.settle(sequence, now, effects);
+        // Its rebuild may have waited for just this one, and under a load that never rests nothing
+        // else has it looked at.
+        let rebuild = self.replicas.get(&id).and_then(Replica::rebuild);
+        self.attention |= rebuild.is_some_and(Rebuild::is_settling);
     }
 
     /// Those whose answer every acknowledgement needs.

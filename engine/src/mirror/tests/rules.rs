@@ -370,6 +370,33 @@ fn a_new_replica_is_rebuilt_and_counts_only_after_the_record() {
 }
 
 #[test]
+fn a_rebuild_ends_under_a_load_that_never_rests() {
+    const IN_FLIGHT: u64 = 40;
+    const CHUNK_BLOCKS: u64 = 512;
+    for seed in 0..50 {
+        let mut world = World::new(seed, 2, 1);
+        world.feed(Event::Tick);
+        world.run_until("Serve", |world| world.serving);
+        // No time passes, so nothing happens but for what is submitted and answered.
+        for delivery in 0..200_000 {
+            let done = world.history.outcomes.len() as u64;
+            if world.next_operation - done < IN_FLIGHT {
+                // In both chunks, so that either may be the last to be copied.
+                let second = CHUNK_BLOCKS + delivery % 4;
+                let first = delivery * 97 % CHUNK_BLOCKS;
+                let block = if delivery % 2 == 0 { first } else { second };
+                world.write(block, 1, false);
+            }
+            assert!(world.deliver(), "seed {seed}: nothing is under way");
+            if world.promotions == 1 {
+                break;
+            }
+        }
+        assert_eq!(world.promotions, 1, "seed {seed}: the rebuild never ends");
+    }
+}
+
+#[test]
 fn when_every_replica_forgot_one_is_chosen_and_the_others_are_rebuilt() {
     let mut world = serving(3);
     let id = world.write(0, 1, true);

@@ -70,7 +70,7 @@ pub(super) struct World {
     pub(super) resized: Option<VolumeSize>,
     pub(super) stopped: Option<StopReason>,
     pub(super) history: History,
-    next_operation: u64,
+    pub(super) next_operation: u64,
     next_layer: u64,
     next_task: u64,
     pub(super) losses: usize,
