@@ -371,9 +371,9 @@ fn a_new_replica_is_rebuilt_and_counts_only_after_the_record() {
 
 #[test]
 fn a_rebuild_ends_under_a_load_that_never_rests() {
-    const IN_FLIGHT: u64 = 6;
-    const BLOCKS: u64 = 516;
-    for seed in 0..20 {
+    const IN_FLIGHT: u64 = 40;
+    const CHUNK_BLOCKS: u64 = 512;
+    for seed in 0..50 {
         let mut world = World::new(seed, 2, 1);
         world.feed(Event::Tick);
         world.run_until("Serve", |world| world.serving);
@@ -381,7 +381,11 @@ fn a_rebuild_ends_under_a_load_that_never_rests() {
         for delivery in 0..200_000 {
             let done = world.history.outcomes.len() as u64;
             if world.next_operation - done < IN_FLIGHT {
-                world.write(delivery * 97 % BLOCKS, 1, false);
+                // In both chunks, so that either may be the last to be copied.
+                let second = CHUNK_BLOCKS + delivery % 4;
+                let first = delivery * 97 % CHUNK_BLOCKS;
+                let block = if delivery % 2 == 0 { first } else { second };
+                world.write(block, 1, false);
             }
             assert!(world.deliver(), "seed {seed}: nothing is under way");
             if world.promotions == 1 {
