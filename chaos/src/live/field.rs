@@ -16,7 +16,7 @@ pub(super) const SMALL: &str = "n3";
 pub(super) struct Field<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) wires: &'a mut Wires,
-    pub(super) small_disk: &'a SmallDisk,
+    pub(super) small_disk: Option<&'a SmallDisk>,
     pub(super) traffic: Traffic,
     pub(super) pair: Pair,
 }

@@ -64,10 +64,13 @@ pub fn run(duration: Duration, seed: u64, base_port: u16) -> anyhow::Result<(usi
     let mut wires = Wires::start(base_port, forwarded_from, seed)?;
     let directory = folder.path().join("cluster");
     let image = folder.path().join("small-disk");
-    let small_disk = SmallDisk::mount(&image, &directory.join(format!("blockd-{SMALL}")))?;
+    // Where nothing may be mounted the run does without.
+    let small_disk = SmallDisk::mount(&image, &directory.join(format!("blockd-{SMALL}")))
+        .inspect_err(|error| println!("no disk is filled in this run: {error:#}"))
+        .ok();
     let up = Cluster::up_forwarded(&directory, base_port, forwarded_from, AGENTS);
     let outcome = up.and_then(|cluster| {
-        let parts = (&mut wires, &small_disk);
+        let parts = (&mut wires, small_disk.as_ref());
         let outcome = attack(&cluster, parts, &folder, duration, seed);
         // Whatever was found, no process stays.
         let down = cluster.down();
@@ -86,7 +89,7 @@ pub fn run(duration: Duration, seed: u64, base_port: u16) -> anyhow::Result<(usi
 
 fn attack(
     cluster: &Cluster,
-    (wires, small_disk): (&mut Wires, &SmallDisk),
+    (wires, small_disk): (&mut Wires, Option<&SmallDisk>),
     folder: &Scratch,
     duration: Duration,
     seed: u64,

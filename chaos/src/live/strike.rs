@@ -21,8 +21,9 @@ const AWAY: Duration = Duration::from_secs(2);
 const SNAPSHOTS_MAX: usize = 4;
 /// For an engine that was fenced to end by itself.
 const FENCED_LIMIT: Duration = Duration::from_secs(10);
-/// What no meter sees: that several processes have to run one after the other.
-const SLACK_MS: u64 = 250;
+/// How far beyond its goal a gap fails the run: it shows that I/O goes on, on whatever machine it runs
+/// and whatever else that does. Goals are judged by the figures of a quiet one.
+const SLACK_MS: u64 = 4_000;
 /// The steps of a recovery wait as the meter does, but several run at once.
 const STALLS_COUNT: u64 = 2;
 
@@ -225,9 +226,12 @@ fn reservation(field: &Field<'_>, struck: &mut Struck) {
 /// After a snapshot every write needs new room, and there is none.
 fn fill(field: &Field<'_>, pause: Duration) -> anyhow::Result<()> {
     snapshot(field.cluster)?;
-    field.small_disk.fill()?;
+    let Some(small_disk) = field.small_disk else {
+        return Ok(());
+    };
+    small_disk.fill()?;
     std::thread::sleep(pause);
-    field.small_disk.free()
+    small_disk.free()
 }
 
 /// Something more happens half-way through.
@@ -328,9 +332,14 @@ mod tests {
 
     #[test]
     fn a_gap_counts_for_the_last_fault_before_its_end() {
-        let struck = [struck("a", 1000), struck("b", 5000), struck("a", 9000)];
+        let struck = [struck("a", 1000), struck("b", 5000), struck("a", 19_000)];
         let gap = |at_ms, length_ms| Gap { at_ms, length_ms };
-        let gaps = [gap(0, 500), gap(990, 700), gap(4990, 2000), gap(9100, 300)];
+        let gaps = [
+            gap(0, 500),
+            gap(990, 700),
+            gap(4990, 9000),
+            gap(19_100, 300),
+        ];
         let folder = tempfile::tempdir().unwrap();
         let stalls = Stalls::start(folder.path()).unwrap();
         let summaries = summaries(&struck, &gaps, &stalls);
@@ -338,7 +347,7 @@ mod tests {
             .iter()
             .map(|one| (one.fault.as_str(), one.count, one.longest_gap_ms))
             .collect();
-        assert_eq!(told, [("a", 2, 700), ("b", 1, 2000)]);
+        assert_eq!(told, [("a", 2, 700), ("b", 1, 9000)]);
         assert!(summaries[0].within_limit().is_ok());
         assert!(summaries[1].within_limit().is_err());
     }
