@@ -71,6 +71,21 @@ struct Serve {
     /// Seconds from one scrub of a replica to the next; 0: only those that are asked for.
     #[arg(long, value_name = "SECONDS", default_value_t = 7 * 24 * 3600)]
     scrub_period: u64,
+    /// Bytes per second that rebuilds may write to this node, all together; 0: no limit.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = rebuild_rate)]
+    rebuild_rate: u64,
+}
+
+/// The slowest that may be asked for: one MiB per second for each of two rebuilds.
+const REBUILD_RATE_MIN: u64 = 2 << 20;
+
+fn rebuild_rate(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(bytes) if bytes == 0 || bytes >= REBUILD_RATE_MIN => Ok(bytes),
+        _ => Err(format!(
+            "give {REBUILD_RATE_MIN} (2 MiB) or more bytes a second, or 0 for no limit"
+        )),
+    }
 }
 
 fn main() -> ExitCode {
@@ -124,6 +139,7 @@ fn run(serve: Serve) -> anyhow::Result<ExitCode> {
             bytes_per_second: serve.scrub_rate,
             period: Duration::from_secs(serve.scrub_period),
         },
+        rebuild_rate: serve.rebuild_rate,
     })?;
     announce(&serve.node, &daemon, serve.unix.as_deref())?;
     runtime.block_on(async {

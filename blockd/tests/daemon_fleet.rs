@@ -179,6 +179,7 @@ fn start(disk: &Path, managers: &[&Manager]) -> Daemon {
         unix: None,
         advertise: None,
         managers: managers.iter().map(|m| m.address.to_string()).collect(),
+        rebuild_rate: 64 << 20,
         scrub: ScrubPace {
             bytes_per_second: 1 << 30,
             period: Duration::ZERO,

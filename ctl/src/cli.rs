@@ -139,6 +139,10 @@ pub(crate) struct Settings {
     /// Off: every write is durable when it is acknowledged, not only when it is flushed.
     #[arg(long, value_enum)]
     pub(crate) write_cache: Option<WriteCache>,
+    /// What each rebuild of a replica copies at most in a second, such as 100MiB; 0: no limit.
+    /// Also for rebuilds under way. Beside I/O a rebuild rests as much as it works anyhow.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) rebuild_rate: Option<u64>,
     /// Initiators must log in as this user (CHAP).
     #[arg(long, value_name = "USER", requires = "chap_secret_file")]
     pub(crate) chap_user: Option<String>,

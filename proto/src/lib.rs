@@ -5,6 +5,7 @@
 //! file, no clock. Every daemon depends on this crate and on no other daemon.
 
 pub mod address;
+pub mod crc;
 pub mod epoch;
 pub mod geometry;
 pub mod id;
@@ -12,6 +13,7 @@ pub mod rpc;
 pub mod wire;
 
 pub use address::ReplicaAddress;
+pub use crc::{crc32c, crc32c_of};
 pub use epoch::{Epoch, Sequence};
 pub use geometry::{
     BLOCK_BYTES, BlockNumber, CHUNK_BYTES, ChunkNumber, Extent, SECTOR_BYTES, VolumeSize,

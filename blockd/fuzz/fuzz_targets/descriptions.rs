@@ -51,7 +51,7 @@ fn edit(mut text: Vec<u8>, mut edits: &[u8]) -> Vec<u8> {
 fn sealed(text: &[u8]) -> Option<Vec<u8>> {
     let mut value: Value = serde_json::from_slice(text).ok()?;
     let compact = serde_json::to_vec(value.get("replica")?).ok()?;
-    *value.get_mut("crc32c")? = crc32c::crc32c(&compact).into();
+    *value.get_mut("crc32c")? = ankole_proto::crc32c(&compact).into();
     serde_json::to_vec(&value).ok()
 }
 

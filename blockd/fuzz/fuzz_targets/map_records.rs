@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     read(data, layer, chunk);
     let mut sealed = data.to_vec();
     sealed.resize(RECORD_BYTES, 0);
-    let crc = crc32c::crc32c(&sealed[..CRC_AT]);
+    let crc = ankole_proto::crc32c(&sealed[..CRC_AT]);
     sealed[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
     read(&sealed, layer, chunk);
 });

@@ -103,6 +103,7 @@ impl Heartbeat {
             instance: identity.instance.clone(),
             block_address: identity.block_address.clone(),
             block_socket: identity.block_socket.clone(),
+            rebuild_bytes_per_second: identity.rebuild_rate,
             disks,
             seen_revision: self.seen_revision,
             hold_ms: u32::try_from(HOLD.as_millis()).unwrap_or(u32::MAX),

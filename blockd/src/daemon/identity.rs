@@ -17,4 +17,6 @@ pub(super) struct Identity {
     pub block_address: String,
     /// The same for engines on this host: a unix socket's path; may be empty.
     pub block_socket: String,
+    /// Bytes per second that rebuilds may write here, all together; 0: no limit.
+    pub rebuild_rate: u64,
 }

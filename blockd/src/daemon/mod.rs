@@ -50,6 +50,9 @@ pub struct Config {
     pub managers: Vec<String>,
     /// How all blocks are compared with their checksums in the background.
     pub scrub: ScrubPace,
+    /// Bytes per second that rebuilds may write here, all together; 0: no limit. Told to the
+    /// managers, who have engines keep to it.
+    pub rebuild_rate: u64,
 }
 
 /// Why the daemon did not start.
@@ -153,6 +156,7 @@ fn start_heartbeat(
             .unix
             .as_ref()
             .map_or_else(String::new, |path| path.display().to_string()),
+        rebuild_rate: config.rebuild_rate,
     };
     let heartbeat = Heartbeat::new(Arc::clone(store), identity, Arc::clone(stop));
     let addresses = config.managers.clone();

@@ -1,12 +1,13 @@
 //! Real files: the only place of blockd that makes raw system calls.
 
 use std::io::{self, IoSlice, Read};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{self, Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::{Disk, DiskFile, Sharing, Space};
@@ -216,6 +217,13 @@ impl DiskFile for LocalFile {
         };
         let end = fs::seek(&self.fd, SeekFrom::Hole(start))?;
         Ok(Some(start..end))
+    }
+
+    fn write_out(&self, range: Range<u64>) {
+        // Linux begins to write dirty pages that are not needed any more.
+        if let Some(bytes) = NonZeroU64::new(range.end.saturating_sub(range.start)) {
+            let _only_advice = fs::fadvise(&self.fd, range.start, Some(bytes), Advice::DontNeed);
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

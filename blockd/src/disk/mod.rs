@@ -74,6 +74,10 @@ pub trait DiskFile: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// The first range at or after `offset` that may hold data; `None` when only holes follow.
     /// Precise to a block for files that are written in whole blocks.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
+    /// Advice that a range was written at once, and will not be read soon: it may go to the medium now,
+    /// so that a later sync has little to wait for, and need not stay in memory. Promises nothing;
+    /// what goes wrong is told by the next sync.
+    fn write_out(&self, _range: Range<u64>) {}
     /// `fdatasync`: contents, length and allocation are durable.
     fn sync(&self) -> io::Result<()>;
     /// The length in bytes.

@@ -64,7 +64,7 @@ impl<F: DiskFile> LayerFiles<F> {
             .chunks_exact(BLOCK)
             .zip(scratch.chunks_exact(SUM_BYTES));
         for (number, (block, stated)) in (run.first.raw()..).zip(blocks) {
-            let sum = crc32c::crc32c(block);
+            let sum = ankole_proto::crc32c(block);
             if sum.to_le_bytes() != stated {
                 mismatch(BlockNumber::from_raw(number), sum)?;
             }
@@ -94,7 +94,7 @@ impl<F: DiskFile> LayerFiles<F> {
         let mut bad = Vec::new();
         for (number, (block, stated)) in run.blocks().zip(blocks) {
             let readable = whole || read_exact_at(&self.image, block, number.offset()).is_ok();
-            if !readable || crc32c::crc32c(block).to_le_bytes() != stated {
+            if !readable || ankole_proto::crc32c(block).to_le_bytes() != stated {
                 bad.push(number);
             }
         }
@@ -115,7 +115,7 @@ impl<F: DiskFile> LayerFiles<F> {
         scratch.clear();
         for buffer in buffers {
             for block in buffer.chunks_exact(BLOCK) {
-                scratch.extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
+                scratch.extend_from_slice(&ankole_proto::crc32c(block).to_le_bytes());
             }
         }
         self.image.write_at(buffers, first.offset())?;
@@ -190,7 +190,7 @@ impl<F: DiskFile> LayerFiles<F> {
         for number in run.first.raw()..run.end() {
             let number = BlockNumber::from_raw(number);
             read_exact_at(&self.image, &mut block, number.offset())?;
-            self.write_sum(number, crc32c::crc32c(&block))?;
+            self.write_sum(number, ankole_proto::crc32c(&block))?;
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl MapRecord {
         out[BITMAP_BYTES..2 * BITMAP_BYTES].copy_from_slice(self.zero.as_bytes());
         out[128..136].copy_from_slice(&layer.raw().to_le_bytes());
         out[136..144].copy_from_slice(&chunk.raw().to_le_bytes());
-        let crc = crc32c::crc32c(&out[..CRC_AT]);
+        let crc = ankole_proto::crc32c(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -95,7 +95,7 @@ impl MapRecord {
         if bytes == &[0; RECORD_BYTES] {
             return Ok(Self::default());
         }
-        if crc32c::crc32c(&bytes[..CRC_AT]).to_le_bytes() != bytes[CRC_AT..] {
+        if ankole_proto::crc32c(&bytes[..CRC_AT]).to_le_bytes() != bytes[CRC_AT..] {
             return Err(RecordError::Damaged);
         }
         if bytes[128..136] != layer.raw().to_le_bytes()
@@ -171,6 +171,9 @@ mod tests {
         let bytes = sample().encode(layer, chunk);
         assert_eq!((bytes[0], bytes[63], bytes[65]), (1, 0x80, 2));
         assert_eq!((bytes[128], bytes[136]), (7, 3));
-        assert_eq!(bytes[252..], crc32c::crc32c(&bytes[..252]).to_le_bytes());
+        assert_eq!(
+            bytes[252..],
+            ankole_proto::crc32c(&bytes[..252]).to_le_bytes()
+        );
     }
 }

@@ -166,7 +166,7 @@ pub(crate) enum DescriptorError {
 
 impl<L: Serialize> Described<L> {
     fn checksum(&self) -> u32 {
-        crc32c::crc32c(&serde_json::to_vec(self).unwrap_or_default())
+        ankole_proto::crc32c(&serde_json::to_vec(self).unwrap_or_default())
     }
 }
 

@@ -169,7 +169,10 @@ impl<D: Disk> Replica<D> {
             let written = match self.files.of(&self.disk, layer) {
                 Ok(files) => {
                     let buffer = std::io::IoSlice::new(now);
-                    files.write_run(run.first, &[buffer], &mut self.sums)
+                    let written = files.write_run(run.first, &[buffer], &mut self.sums);
+                    let start = run.first.offset();
+                    files.image.write_out(start..start + run.bytes());
+                    written
                 }
                 Err(error) => Err(error),
             };

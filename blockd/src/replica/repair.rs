@@ -89,7 +89,7 @@ impl<D: Disk> Replica<D> {
             for block in found {
                 let at = as_index(block.raw() - run.first.raw());
                 let data = now.get(at * BLOCK..(at + 1) * BLOCK).unwrap_or_default();
-                let sum = crc32c::crc32c(data);
+                let sum = ankole_proto::crc32c(data);
                 let stored = self.sums.get(at * 4..at * 4 + 4);
                 bad.push(Anew {
                     block,

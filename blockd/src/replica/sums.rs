@@ -64,7 +64,7 @@ impl<D: Disk> Replica<D> {
         for (chunk, part) in by_chunk(run) {
             let mut learned = false;
             for (number, block) in (part.first.raw()..part.end()).zip(&mut blocks) {
-                let (number, sum) = (BlockNumber::from_raw(number), crc32c::crc32c(block));
+                let (number, sum) = (BlockNumber::from_raw(number), ankole_proto::crc32c(block));
                 let mut known = self.known_sum(number);
                 if known.is_none() && !learned {
                     self.learn_sums(slot, chunk)?;

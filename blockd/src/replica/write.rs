@@ -23,7 +23,7 @@ fn sums_of<'a>(buffers: &'a [IoSlice<'_>]) -> impl Iterator<Item = u32> + use<'a
     buffers
         .iter()
         .flat_map(|buffer| buffer.chunks_exact(BLOCK))
-        .map(crc32c::crc32c)
+        .map(ankole_proto::crc32c)
 }
 
 impl<D: Disk> Replica<D> {

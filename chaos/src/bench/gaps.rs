@@ -133,8 +133,9 @@ fn measure(
 }
 
 fn gap(cluster: &Cluster, death: &Death) -> anyhow::Result<u64> {
-    let volume = cluster.wait_volume(VOLUME, HEALTHY_LIMIT, "healthy", |volume| {
-        volume.health == "healthy"
+    // New managers learn from the agent where its target is.
+    let volume = cluster.wait_volume(VOLUME, HEALTHY_LIMIT, "healthy and served", |volume| {
+        volume.health == "healthy" && !volume.url.is_empty()
     })?;
     let workload = Workload {
         depth: 8,

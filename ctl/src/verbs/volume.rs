@@ -140,6 +140,7 @@ async fn new(
         write_cache: write_cache(&settings).into(),
         chap: chap(&settings)?,
         source_snapshot_id,
+        rebuild_bytes_per_second: settings.rebuild_rate.unwrap_or(0),
     };
     Ok(ask!(managers, create_volume, request))
 }
@@ -162,8 +163,11 @@ async fn update(
     let chap = chap(&settings)?;
     let write_cache = write_cache(&settings);
     let nothing = write_cache == rpc::WriteCache::Unspecified && chap.is_none() && !no_chap;
-    if replicas.is_none() && nothing {
-        bail!("nothing is to be changed: give --replicas, --write-cache, --chap-user or --no-chap");
+    if replicas.is_none() && settings.rebuild_rate.is_none() && nothing {
+        bail!(
+            "nothing is to be changed: give --replicas, --write-cache, --rebuild-rate, --chap-user or \
+             --no-chap"
+        );
     }
     let request = rpc::UpdateVolumeRequest {
         volume,
@@ -172,6 +176,7 @@ async fn update(
         chap: (chap.is_some() || no_chap).then_some(rpc::ChapChange { chap }),
         request_id,
         revision,
+        rebuild_bytes_per_second: settings.rebuild_rate,
     };
     Ok(ask!(managers, update_volume, request))
 }

@@ -290,14 +290,14 @@ pub(super) fn pdus(dice: &mut Dice<'_>) -> Vec<u8> {
         let mut head = header.to_vec();
         let additional = usize::from(header[4]) * 4;
         head.extend(dice.bytes(additional));
-        let digest = crc32c::crc32c(&head).to_le_bytes();
+        let digest = ankole_proto::crc32c(&head).to_le_bytes();
         input.extend(&head);
         if flags & 1 != 0 {
             input.extend(digest);
         }
         let mut data = dice.bytes(data_bytes);
         data.resize(data_bytes.next_multiple_of(4), 0);
-        let digest = crc32c::crc32c(&data).to_le_bytes();
+        let digest = ankole_proto::crc32c(&data).to_le_bytes();
         input.extend(&data);
         if flags & 2 != 0 && data_bytes > 0 {
             input.extend(digest);

@@ -23,6 +23,6 @@ fn take_up(bytes: &[u8]) {
 pub(super) fn run(data: &[u8]) {
     take_up(data);
     let mut sealed = data.to_vec();
-    sealed.extend(crc32c::crc32c(data).to_le_bytes());
+    sealed.extend(ankole_proto::crc32c(data).to_le_bytes());
     take_up(&sealed);
 }

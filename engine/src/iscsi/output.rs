@@ -31,7 +31,7 @@ impl Output {
         }
         self.append(header.bytes());
         if digests.header {
-            self.append(&crc32c::crc32c(header.bytes()).to_le_bytes());
+            self.append(&ankole_proto::crc32c(header.bytes()).to_le_bytes());
         }
         if data.is_empty() {
             return;
@@ -42,7 +42,7 @@ impl Output {
             .unwrap_or_default();
         let digest = digests
             .data
-            .then(|| crc32c::crc32c_append(crc32c::crc32c(&data), padding).to_le_bytes());
+            .then(|| ankole_proto::crc32c_of(&[&data, padding]).to_le_bytes());
         if data.len() <= COPY_BYTES_MAX {
             self.append(&data);
         } else {

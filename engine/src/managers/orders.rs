@@ -1,6 +1,7 @@
 //! From the managers' messages to the mirror's orders: everything is checked here, once.
 
 use std::net::{AddrParseError, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use ankole_proto::id::ParseIdError;
@@ -142,6 +143,7 @@ fn member(message: v1::ReplicaOfVolume) -> Result<Member, OrdersError> {
             .into_iter()
             .map(damage)
             .collect::<Result<_, _>>()?,
+        rebuild_bytes_per_second: NonZeroU64::new(message.rebuild_bytes_per_second),
     })
 }
 
@@ -220,6 +222,7 @@ mod tests {
                 address: "127.0.0.1:9700".to_owned(),
                 socket: "/run/block".to_owned(),
                 mode: v1::ReplicaMode::InSync.into(),
+                rebuild_bytes_per_second: 5 << 20,
                 ..Default::default()
             }],
             credential: vec![7; 32],
@@ -246,6 +249,8 @@ mod tests {
         let orders = taken.orders;
         assert_eq!(orders.epoch, Epoch::from_raw(4));
         assert_eq!(orders.replicas[0].role, Role::InSync);
+        let rate = orders.replicas[0].rebuild_bytes_per_second;
+        assert_eq!(rate, NonZeroU64::new(5 << 20));
         let address = orders.replicas[0].address.as_ref().unwrap();
         assert_eq!(address.tcp.port(), 9700);
         assert_eq!(address.unix.as_deref(), Some("/run/block".as_ref()));

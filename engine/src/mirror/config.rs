@@ -61,10 +61,14 @@ pub struct Limits {
     pub operations_max: usize,
     /// Bytes of data in flight; more are answered `Busy`.
     pub operation_bytes_max: u64,
-    /// Chunks that one rebuild has in flight.
+    /// Chunks that one rebuild has in flight while nobody else does I/O.
     pub rebuild_chunks_max: usize,
-    /// Bytes per second that one rebuild copies.
-    pub rebuild_bytes_per_second: u64,
+    /// How long nobody may have done I/O for a rebuild to go as fast as it can. Beside I/O it has
+    /// one chunk in flight, and rests after each for as long as that took: it yields when others
+    /// make it slow.
+    pub rebuild_idle: Duration,
+    /// The longest such rest: bounds the time that a rebuild takes.
+    pub rebuild_rest_max: Duration,
     /// How often a rebuild's target syncs and notes what is equal already: bounds what is compared
     /// and copied again after a crash, and each note costs a few syncs.
     pub rebuild_mark_pause: Duration,
@@ -98,7 +102,8 @@ impl Default for Limits {
             operations_max: 512,
             operation_bytes_max: 256 << 20,
             rebuild_chunks_max: 4,
-            rebuild_bytes_per_second: 256 << 20,
+            rebuild_idle: Duration::from_millis(100),
+            rebuild_rest_max: Duration::from_secs(1),
             rebuild_mark_pause: Duration::from_secs(1),
             rebuild_pause: Duration::from_secs(5),
             repairs_max: 4,

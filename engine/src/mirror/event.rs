@@ -1,5 +1,6 @@
 //! What happens to a mirror, and what it wants done.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use ankole_proto::wire::Frame;
@@ -51,6 +52,8 @@ pub struct Member {
     /// What its blockd found damaged, to be repaired from another replica. Listed until its blockd
     /// has found it sound.
     pub damages: Vec<Damage>,
+    /// Bytes per second that its rebuild may copy; `None`: no limit.
+    pub rebuild_bytes_per_second: Option<NonZeroU64>,
 }
 
 /// A block that does not match its checksum, or cannot be read.

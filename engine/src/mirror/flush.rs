@@ -78,7 +78,7 @@ impl Mirror {
         }
     }
 
-    fn flush_header(&self) -> Header {
+    pub(super) fn flush_header(&self) -> Header {
         let mut header = Header::request(Opcode::Flush, 0);
         header.watermark = self.window.watermark().raw();
         header

@@ -364,7 +364,7 @@ impl Mirror {
                 }
             }
             Ask::StopFlush | Ask::Close => self.stop_reply(id, ask, error, now, effects),
-            Ask::BeginRebuild | Ask::MarkRebuilt | Ask::FinishRebuild => {
+            Ask::BeginRebuild | Ask::MarkRebuilt | Ask::SyncRebuilt | Ask::FinishRebuild => {
                 self.rebuild_reply(id, ask, &frame, now, effects);
             }
             Ask::Repair(job) => self.repair_reply(id, job, frame, now, effects),

@@ -56,6 +56,7 @@ impl Mirror {
             effects.push(Effect::Resized(orders.size));
         }
         self.orders = orders;
+        self.pace_rebuilds(now);
         self.forget_repairs_not_listed();
         self.believe_the_last(now, effects);
     }

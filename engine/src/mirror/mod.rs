@@ -89,6 +89,8 @@ pub struct Mirror {
     /// Since when no better replica answers than ones that may have lost what was not flushed.
     forgetful_since: Option<Moment>,
     initiators: u32,
+    /// When an operation last came.
+    last_user_at: Option<Moment>,
     /// When the last step was.
     now: Moment,
     /// Until then nobody is blamed for silence: this engine itself has not been running.
@@ -146,6 +148,7 @@ impl Mirror {
             unflushed_lost: false,
             forgetful_since: None,
             initiators: 0,
+            last_user_at: None,
             now: Moment::default(),
             excused_until: Moment::default(),
             attention: true,

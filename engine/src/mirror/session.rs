@@ -66,6 +66,8 @@ pub(super) enum Ask {
     BeginRebuild,
     /// Noting what a rebuild has made equal.
     MarkRebuilt,
+    /// All that was copied goes to the target's disk.
+    SyncRebuilt,
     FinishRebuild,
     /// One step of rewriting a damaged block.
     Repair(JobId),

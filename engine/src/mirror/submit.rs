@@ -25,6 +25,7 @@ impl Mirror {
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
+        self.last_user_at = Some(now);
         let limits = &self.config.limits;
         let full = self.jobs.count() + self.early.len() >= limits.operations_max
             || self.jobs.bytes() >= limits.operation_bytes_max;
@@ -95,7 +96,9 @@ impl Mirror {
         now: Moment,
     ) -> JobId {
         let mode = match purpose {
-            Purpose::Read => Mode::Shared,
+            // A chunk's copy is read where others read; only the target is written, and it is read
+            // by nobody.
+            Purpose::Read | Purpose::Chunk { .. } => Mode::Shared,
             _ => Mode::Exclusive,
         };
         let source = match purpose {

@@ -40,7 +40,7 @@ pub(super) fn write(reservations: &Reservations, sanitize: &Sanitize) -> Bytes {
     out.put_u8(VERSION);
     reservation::write(reservations, &mut out);
     sanitize::write(sanitize, &mut out);
-    let crc = crc32c::crc32c(&out);
+    let crc = ankole_proto::crc32c(&out);
     out.put_u32_le(crc);
     debug_assert!(out.len() <= STATE_BYTES_MAX, "{} bytes", out.len());
     out.freeze()
@@ -53,7 +53,7 @@ pub(super) fn read(state: &[u8]) -> Result<(Reservations, Sanitize), RestoreErro
         .checked_sub(CRC_BYTES)
         .ok_or(RestoreError::Damaged)?;
     let (mut body, mut crc) = state.split_at(body_bytes);
-    if crc32c::crc32c(body) != crc.get_u32_le() {
+    if ankole_proto::crc32c(body) != crc.get_u32_le() {
         return Err(RestoreError::Damaged);
     }
     let version = body.try_get_u8().map_err(|_| RestoreError::Damaged)?;

@@ -9,6 +9,9 @@ use crate::state::{Chap, REPLICAS_MAX};
 /// What no replica count stands for.
 const REPLICAS_DEFAULT: u32 = 3;
 
+/// The slowest rebuild that may be asked for, in bytes per second.
+const REBUILD_RATE_MIN: u64 = 1 << 20;
+
 const NAME_CHARS_MAX: usize = 63;
 const REQUEST_ID_CHARS_MAX: usize = 64;
 
@@ -46,6 +49,18 @@ pub(super) fn chap(chap: Option<&rpc::Chap>) -> Result<Option<rpc::Chap>, Status
     let checked = chap.map(Chap::from_message).transpose();
     let checked = checked.map_err(|error| Status::invalid_argument(error.to_string()))?;
     Ok(checked.as_ref().map(Chap::to_message))
+}
+
+/// What a rebuild copies at most; 0: no limit.
+pub(super) fn rebuild_rate(bytes_per_second: u64) -> Result<(), Status> {
+    if bytes_per_second == 0 || bytes_per_second >= REBUILD_RATE_MIN {
+        return Ok(());
+    }
+    let text = format!(
+        "a rebuild at {bytes_per_second} bytes a second would hardly end: give {REBUILD_RATE_MIN} \
+         (1 MiB) or more, or 0 for no limit"
+    );
+    Err(Status::invalid_argument(text))
 }
 
 /// A request id; empty for none.

@@ -247,7 +247,7 @@ fn write_contents(out: &mut impl Write, contents: &Contents) -> io::Result<()> {
 }
 
 fn checksum(length: [u8; 4], bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&length), bytes)
+    ankole_proto::crc32c_of(&[&length, bytes])
 }
 
 fn write_record(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {

@@ -66,6 +66,8 @@ pub struct Blockd {
     pub block_address: String,
     /// The same on a unix socket; may be empty.
     pub block_socket: String,
+    /// What rebuilds may write there, all together; 0: no limit.
+    pub rebuild_bytes_per_second: u64,
     /// Its disks.
     pub disks: BTreeMap<DiskId, DiskSeen>,
 }
@@ -210,6 +212,7 @@ impl Observed {
             zone: report.zone.clone(),
             block_address: report.block_address.clone(),
             block_socket: report.block_socket.clone(),
+            rebuild_bytes_per_second: report.rebuild_bytes_per_second,
             disks,
         };
         insert(

@@ -10,6 +10,7 @@ use ankole_proto::rpc::v1 as rpc;
 use ankole_proto::{LayerId, NodeName};
 use prost::Message;
 
+use super::REBUILDS_PER_NODE_MAX;
 use crate::state::{
     Chap, GroupStage, NodeOnRecord, Phase, Replica, ReplicaMode, SnapshotState, State, Task,
     TaskKind, Volume, WriteCache, iqn, record,
@@ -156,6 +157,7 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
                 _ => rpc::ReplicaMode::Rebuilding.into(),
             },
             damages: record::damages_to(&replica.wear.damages),
+            rebuild_bytes_per_second: rebuild_rate(volume, node),
         });
     }
     rpc::EngineOrders {
@@ -178,6 +180,19 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
             .map(|one| one.bytes.clone())
             .unwrap_or_default(),
     }
+}
+
+/// What the rebuild of a replica there may copy; 0: no limit. As no more than so many run on a node
+/// at a time, each has its share of what the node allows, and all together keep to it.
+fn rebuild_rate(volume: &Volume, node: Option<&NodeOnRecord>) -> u64 {
+    let allowed = node.map_or(0, |node| node.rebuild_bytes_per_second);
+    let share = allowed.div_ceil(REBUILDS_PER_NODE_MAX as u64);
+    let limits = [volume.rebuild_bytes_per_second, share];
+    limits
+        .into_iter()
+        .filter(|limit| *limit > 0)
+        .min()
+        .unwrap_or(0)
 }
 
 fn text_of(node: Option<&NodeOnRecord>, field: impl Fn(&NodeOnRecord) -> &String) -> String {

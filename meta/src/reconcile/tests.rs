@@ -329,6 +329,40 @@ fn engine_orders_grow_in_revision_when_a_blockd_moves() {
 }
 
 #[test]
+fn a_rebuild_keeps_to_the_volumes_limit_and_to_its_share_of_the_nodes() {
+    let mut leader = Leader::with_attached();
+    let limits = |leader: &Leader| {
+        let orders = engine_orders(&leader.state, leader.volume());
+        let limits = orders.replicas.iter();
+        (
+            orders.revision,
+            limits
+                .map(|one| one.rebuild_bytes_per_second)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let (first, none) = limits(&leader);
+    assert_eq!(none, [0, 0, 0]);
+    let n2 = "n2".parse().unwrap();
+    let mut limited = leader.observed.blockds[&n2].clone();
+    limited.said.rebuild_bytes_per_second = 10 << 20;
+    leader.observed.blockds.insert(n2, limited);
+    leader.settle();
+    let (second, by_node) = limits(&leader);
+    assert!(second > first);
+    assert_eq!(by_node, [0, 5 << 20, 0], "of two at a time");
+    let update = rpc::UpdateVolumeCommand {
+        volume_id: leader.volume().id.to_string(),
+        rebuild_bytes_per_second: Some(7 << 20),
+        ..Default::default()
+    };
+    leader.act(Command::UpdateVolume(update));
+    let (third, by_both) = limits(&leader);
+    assert!(third > second);
+    assert_eq!(by_both, [7 << 20, 5 << 20, 7 << 20]);
+}
+
+#[test]
 fn a_lost_replica_is_rebuilt_once_its_blockd_has_reported_again() {
     let mut leader = Leader::with_attached();
     leader.settle();

@@ -19,7 +19,9 @@ pub struct NodeOnRecord {
     pub block_address: String,
     /// Its unix socket for the block protocol; empty when it has none.
     pub block_socket: String,
-    /// The log index of the last change of where its blockd is reached.
+    /// What rebuilds may write there, all together; 0: no limit.
+    pub rebuild_bytes_per_second: u64,
+    /// The log index of the last change that engines are told of.
     pub revision: u64,
     /// Its disks.
     pub disks: BTreeMap<DiskId, DiskOnRecord>,

@@ -65,6 +65,8 @@ pub struct Volume {
     pub created_at_ms: u64,
     /// When a write is durable.
     pub write_cache: WriteCache,
+    /// What each rebuild of its replicas copies at most; 0: no limit.
+    pub rebuild_bytes_per_second: u64,
     /// Who may log in to its target; `None`: anybody.
     pub chap: Option<Chap>,
     /// The last scrub that was asked for.

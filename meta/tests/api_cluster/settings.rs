@@ -65,6 +65,7 @@ async fn secrets_go_to_the_engine_and_are_never_told_back() {
     let request = rpc::CreateVolumeRequest {
         chap: Some(chap()),
         write_cache: rpc::WriteCache::Off.into(),
+        rebuild_bytes_per_second: 3 << 20,
         ..create("data", "c")
     };
     let volume = admin.create_volume(request).await.unwrap().into_inner();
@@ -94,6 +95,20 @@ async fn secrets_go_to_the_engine_and_are_never_told_back() {
     let volume = admin.update_volume(open).await.unwrap().into_inner();
     assert_eq!(volume.chap_user, "");
     assert_eq!(volume.write_cache(), rpc::WriteCache::Off, "left as it was");
+    assert_eq!(volume.rebuild_bytes_per_second, 3 << 20, "left as it was");
+    let unlimited = rpc::UpdateVolumeRequest {
+        rebuild_bytes_per_second: Some(0),
+        ..update()
+    };
+    let volume = admin.update_volume(unlimited).await.unwrap().into_inner();
+    assert_eq!(volume.rebuild_bytes_per_second, 0);
+    let slower_than_useful = rpc::UpdateVolumeRequest {
+        rebuild_bytes_per_second: Some(4096),
+        ..update()
+    };
+    let refused = admin.update_volume(slower_than_useful).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains("1 MiB"), "{refused}");
 }
 
 #[tokio::test]

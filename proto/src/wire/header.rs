@@ -144,7 +144,7 @@ impl Header {
         self.payload_crc = if payload.is_empty() {
             0
         } else {
-            crc32c::crc32c(payload)
+            crate::crc32c(payload)
         };
         self
     }
@@ -174,7 +174,7 @@ impl Header {
         bytes[40..48].copy_from_slice(&self.watermark.to_le_bytes());
         bytes[48..50].copy_from_slice(&self.error.map_or(0, ErrorCode::code).to_le_bytes());
         bytes[56..60].copy_from_slice(&self.payload_crc.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..60]);
+        let crc = crate::crc32c(&bytes[..60]);
         bytes[60..64].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -189,7 +189,7 @@ impl Header {
         if magic != MAGIC {
             return Err(FrameError::Magic(magic));
         }
-        let computed = crc32c::crc32c(&bytes[..60]);
+        let computed = crate::crc32c(&bytes[..60]);
         let stated = u32::from_le_bytes(array(bytes, 60));
         if computed != stated {
             return Err(FrameError::HeaderCrc { computed, stated });
@@ -238,7 +238,7 @@ impl Header {
         let computed = if payload.is_empty() {
             0
         } else {
-            crc32c::crc32c(payload)
+            crate::crc32c(payload)
         };
         if computed == self.payload_crc {
             Ok(())

@@ -62,7 +62,7 @@ fn every_flipped_bit_of_a_header_is_noticed() {
 fn a_payload_longer_than_allowed_is_refused_before_it_is_read() {
     let mut bytes = Header::request(Opcode::Write, 1).encode();
     bytes[28..32].copy_from_slice(&(PAYLOAD_BYTES_MAX + 1).to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..60]);
+    let crc = crate::crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(
         Header::decode(&bytes),

@@ -178,7 +178,7 @@ fn a_store_of_format_1_opens_with_what_it_holds() {
         value["replica"]["head"],
         compact.join(",")
     );
-    let sum = crc32c::crc32c(replica.as_bytes());
+    let sum = ankole_proto::crc32c(replica.as_bytes());
     let old = format!(r#"{{"format":1,"crc32c":{sum},"replica":{replica}}}"#);
     value.take();
     disk.replace_file(&path, old.as_bytes()).unwrap();

@@ -29,7 +29,7 @@ pub(super) fn resum(disk: &SimDisk, image: &Path, block: u64) {
     let agree = || -> std::io::Result<()> {
         let mut bytes = vec![0; usize::try_from(BLOCK_BYTES).unwrap_or_default()];
         disk.open(image)?.read_at(&mut bytes, block * BLOCK_BYTES)?;
-        let sum = crc32c::crc32c(&bytes).to_le_bytes();
+        let sum = ankole_proto::crc32c(&bytes).to_le_bytes();
         let sums = disk.open(&image.with_extension("sum"))?;
         sums.write_at(&[std::io::IoSlice::new(&sum)], block * 4)
     };

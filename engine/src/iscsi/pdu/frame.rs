@@ -72,7 +72,7 @@ pub fn take(received: &mut BytesMut, framing: Framing) -> Result<Option<Frame>, 
     let mut head = received.split_to(layout.data_at);
     if framing.digests.header {
         let digest = head.split_off(layout.header_bytes);
-        if digest.as_ref() != crc32c::crc32c(&head).to_le_bytes() {
+        if digest.as_ref() != ankole_proto::crc32c(&head).to_le_bytes() {
             return Err(FrameError::HeaderDigest);
         }
     }
@@ -80,7 +80,7 @@ pub fn take(received: &mut BytesMut, framing: Framing) -> Result<Option<Frame>, 
     let mut data_intact = true;
     if layout.data_digest {
         let digest = data.split_off(layout.padded_bytes);
-        data_intact = digest.as_ref() == crc32c::crc32c(&data).to_le_bytes();
+        data_intact = digest.as_ref() == ankole_proto::crc32c(&data).to_le_bytes();
     }
     data.truncate(header.data_bytes());
     Ok(Some(Frame {

@@ -257,8 +257,14 @@ fn digests_follow_header_and_padded_data() {
     };
     let bytes = sent(nop.pdu(), DIGESTED.digests);
     assert_eq!(bytes.len(), 48 + 4 + 8 + 4);
-    assert_eq!(bytes[48..52], crc32c::crc32c(&bytes[..48]).to_le_bytes());
-    assert_eq!(bytes[60..], crc32c::crc32c(&bytes[52..60]).to_le_bytes());
+    assert_eq!(
+        bytes[48..52],
+        ankole_proto::crc32c(&bytes[..48]).to_le_bytes()
+    );
+    assert_eq!(
+        bytes[60..],
+        ankole_proto::crc32c(&bytes[52..60]).to_le_bytes()
+    );
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Mirror {
     ) {
         let digest = match (frame.header.opcode, frame.header.error) {
             (Opcode::WriteLayer, None) => {
-                self.copied(target, key);
+                self.copied(target, key, now);
                 return;
             }
             (Opcode::Digest, None) => ChunkDigest::decode(&frame.payload).ok(),
@@ -131,7 +131,7 @@ impl Mirror {
             return;
         };
         if theirs == Some(wanted) {
-            self.copied(target, key);
+            self.copied(target, key, now);
         } else {
             copy.step = Step::Reading;
             self.send_copy(source, target, key, Opcode::ReadLayer, now, effects);
@@ -150,7 +150,7 @@ impl Mirror {
         let layer = key.layer;
         let body = WriteLayer { layer, blocks }.encode();
         if let Some(rebuild) = self.rebuild_of(target) {
-            rebuild.bucket.take(bytes, now);
+            rebuild.pace.take(bytes, now);
             if let Some(copy) = rebuild.copies.get_mut(&key) {
                 copy.step = Step::Writing;
             }
@@ -159,11 +159,14 @@ impl Mirror {
     }
 
     /// The chunk is equal.
-    fn copied(&mut self, target: ReplicaId, key: ChunkKey) {
+    fn copied(&mut self, target: ReplicaId, key: ChunkKey, now: Moment) {
         self.attention = true;
-        let copy = self
-            .rebuild_of(target)
-            .and_then(|rebuild| rebuild.copies.remove(&key));
+        let rest_max = self.config.limits.rebuild_rest_max;
+        let copy = self.rebuild_of(target).and_then(|rebuild| {
+            let copy = rebuild.copies.remove(&key)?;
+            rebuild.pace.rest(now.since(copy.began).min(rest_max), now);
+            Some(copy)
+        });
         if let Some(job) = copy.and_then(|copy| copy.job) {
             self.finish_job(job);
         }

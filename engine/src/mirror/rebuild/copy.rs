@@ -24,6 +24,7 @@ use crate::volume::Moment;
 /// A chunk under way.
 #[derive(Debug)]
 pub(super) struct Copy {
+    pub(super) began: Moment,
     /// Holds the head chunk's range.
     pub(super) job: Option<JobId>,
     pub(super) step: Step,
@@ -47,20 +48,28 @@ impl Mirror {
     /// Begins as many chunks as the window and the rate allow.
     pub(super) fn fill(&mut self, target: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
         self.ask_waiting_sources(target, now, effects);
-        let chunks_max = self.config.limits.rebuild_chunks_max;
+        let chunks_max = if self.is_beside_others(now) {
+            1
+        } else {
+            self.config.limits.rebuild_chunks_max
+        };
         loop {
+            let rebuild = self.replicas.get(&target).and_then(Replica::rebuild);
+            let Some(free_at) = rebuild.map(|rebuild| self.rebuild_free_at(rebuild, now)) else {
+                return;
+            };
             let Some(rebuild) = self.rebuild_of(target) else {
                 return;
             };
             let idle = rebuild.copies.is_empty();
             let Some(key) = rebuild.plan.peek() else {
-                // FinishRebuild comes with nothing else unanswered.
+                // What ends the rebuild comes with nothing else unanswered.
                 if idle && !rebuild.is_marking() {
-                    self.settle_rebuild(target, now, effects);
+                    self.sync_rebuilt(target, now, effects);
                 }
                 return;
             };
-            let full = rebuild.copies.len() >= chunks_max || now < rebuild.bucket.free_at();
+            let full = rebuild.copies.len() >= chunks_max || now < free_at;
             if full || (rebuild.plan.at_layer_start() && !idle) {
                 return;
             }
@@ -94,6 +103,7 @@ impl Mirror {
             self.start_job(None, extent, Purpose::Chunk { target }, now)
         });
         let copy = Copy {
+            began: now,
             job,
             step: if is_head {
                 Step::Locking

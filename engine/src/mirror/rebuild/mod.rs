@@ -10,8 +10,8 @@
 mod answer;
 mod copy;
 mod mark;
+mod pace;
 mod plan;
-mod rate;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,8 +31,8 @@ use super::{Mirror, Phase};
 use crate::volume::Moment;
 use copy::Copy;
 use mark::Marks;
+use pace::Pace;
 use plan::Plan;
-use rate::Bucket;
 
 /// A chunk of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,22 +50,28 @@ pub(super) struct Rebuild {
     source: Option<ReplicaId>,
     plan: Plan,
     copies: BTreeMap<ChunkKey, Copy>,
-    bucket: Bucket,
+    pace: Pace,
     /// Of a target that keeps a note of how far it is.
     marks: Option<Marks>,
 }
 
 /// ```text
-///  Waiting ──▶ Beginning ──▶ Copying ──▶ Settling ──▶ Finishing ──▶ Recording ──▶ (Live)
-///              BeginRebuild  attached:   counts for   FinishRebuild  the managers
-///                            receives    acknowledge-                commit
-///                            mutations   ments
+///  Waiting ──▶ Beginning ──▶ Copying ──▶ Syncing ──▶ Synced ─┐
+///              BeginRebuild  attached:   Flush               │
+///                            receives                        │
+///                            mutations                       │
+///      ┌─────────────────────────────────────────────────────┘
+///      └─▶ Settling ──▶ Finishing ──▶ Recording ──▶ (Live)
+///          counts for   FinishRebuild  the managers
+///          acknowledgements            commit
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Waiting,
     Beginning,
     Copying,
+    Syncing,
+    Synced,
     Settling,
     Finishing,
     Recording,
@@ -80,7 +86,7 @@ impl Rebuild {
             source: None,
             plan: Plan::default(),
             copies: BTreeMap::new(),
-            bucket: Bucket::new(1, now),
+            pace: Pace::new(None, now),
             marks: None,
         }
     }
@@ -112,12 +118,19 @@ impl Rebuild {
         }
     }
 
+    /// Chunks that are being compared and copied.
+    #[cfg(test)]
+    pub(super) fn chunks_under_way(&self) -> usize {
+        self.copies.len()
+    }
+
     /// What it does, for people.
     pub(super) fn message(&self) -> String {
         match self.stage {
             Stage::Waiting => "waits for a source to be rebuilt from",
             Stage::Beginning => "its rebuild begins",
             Stage::Copying => "is being rebuilt",
+            Stage::Syncing | Stage::Synced => "is equal; its disk is being synced",
             Stage::Settling | Stage::Finishing => "its rebuild ends",
             Stage::Recording => "is equal; waits for the managers' record",
         }
@@ -146,6 +159,7 @@ impl Mirror {
                     self.mark(id, now, effects);
                     self.fill(id, now, effects);
                 }
+                Some(Stage::Synced) => self.settle_rebuild(id, now, effects),
                 Some(Stage::Settling) => self.finish_when_settled(id, now, effects),
                 _ => {}
             }
@@ -184,7 +198,7 @@ impl Mirror {
             size: self.orders.size,
             layers: source.tree.clone(),
         };
-        let rate = self.config.limits.rebuild_bytes_per_second;
+        let rate = self.rebuild_rate(id);
         let size = self.orders.size;
         let Some(replica) = self.replicas.get_mut(&id) else {
             return;
@@ -193,7 +207,7 @@ impl Mirror {
             rebuild.source = Some(from);
             let nothing = RebuildCursor::nothing(from);
             rebuild.plan = Plan::new(&body.layers, body.head, size, &nothing);
-            rebuild.bucket = Bucket::new(rate, now);
+            rebuild.pace = Pace::new(rate, now);
             rebuild.stage = Stage::Beginning;
         }
         replica.tree.clone_from(&body.layers);
@@ -216,7 +230,7 @@ impl Mirror {
         set
     }
 
-    /// The target answered BeginRebuild, MarkRebuilt or FinishRebuild.
+    /// The target answered BeginRebuild, MarkRebuilt, FinishRebuild, or the Flush before it.
     pub(super) fn rebuild_reply(
         &mut self,
         id: ReplicaId,
@@ -239,6 +253,7 @@ impl Mirror {
                 self.rebuild_begun(id, frame, now, effects);
             }
             (Ask::MarkRebuilt, Some(_)) => self.marked(id),
+            (Ask::SyncRebuilt, Some(Stage::Syncing)) => self.set_rebuild_stage(id, Stage::Synced),
             (Ask::FinishRebuild, Some(Stage::Finishing)) => {
                 self.set_rebuild_stage(id, Stage::Recording);
                 if let Some(replica) = self.replicas.get_mut(&id) {
@@ -249,7 +264,17 @@ impl Mirror {
         }
     }
 
-    /// All is copied: from now on the target counts, and flushes in hand wait for it, too.
+    /// All is copied: it goes to the target's disk before anybody has to wait for the target, which
+    /// FinishRebuild keeps from everything else.
+    fn sync_rebuilt(&mut self, id: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
+        let header = self.flush_header();
+        if let Some(replica) = self.replicas.get_mut(&id) {
+            replica.send(Ask::SyncRebuilt, header, Bytes::new(), now, effects);
+        }
+        self.set_rebuild_stage(id, Stage::Syncing);
+    }
+
+    /// From now on the target counts, and flushes in hand wait for it, too.
     fn settle_rebuild(&mut self, id: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
         if self.task.is_none() {
             self.set_rebuild_stage(id, Stage::Settling);
@@ -374,11 +399,5 @@ impl Mirror {
             let reason = "a disk became full during its rebuild".to_owned();
             self.target_failed(id, reason, now, effects);
         }
-    }
-
-    /// When the rebuild has something to do.
-    pub(super) fn rebuild_wake_at(&self, rebuild: &Rebuild) -> Option<Moment> {
-        let free_at = rebuild.bucket.free_at();
-        (rebuild.stage == Stage::Copying && free_at > self.now).then_some(free_at)
     }
 }

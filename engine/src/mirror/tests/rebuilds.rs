@@ -1,6 +1,7 @@
 //! Rebuilds that are broken off, and where they come from.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use ankole_proto::LayerId;
@@ -242,4 +243,56 @@ fn a_rebuild_ends_only_when_its_last_note_is_answered() {
         assert_eq!(world.losses, 1);
         world.run_until("the second promotion", |world| world.promotions == 2);
     }
+}
+
+/// How many chunks the rebuild of the third replica has under way.
+fn under_way(world: &World) -> usize {
+    let target = world.mirror.replicas.get(&replica_id(3));
+    target
+        .and_then(|target| target.rebuild())
+        .map_or(0, |rebuild| rebuild.chunks_under_way())
+}
+
+#[test]
+fn beside_io_a_rebuild_has_one_chunk_under_way_and_alone_several() {
+    for (beside, most) in [(true, 1), (false, 2)] {
+        let mut world = World::new(7, 2, 1);
+        world.feed(Event::Tick);
+        world.run_until("Serve", |world| world.serving);
+        let mut seen = 0;
+        while world.promotions == 0 {
+            if beside {
+                let id = world.read(3, 1);
+                seen = seen.max(under_way(&world));
+                outcome(&mut world, id);
+            } else if !world.deliver() {
+                world.pass(Duration::from_millis(50));
+            }
+            seen = seen.max(under_way(&world));
+        }
+        assert_eq!(seen, most, "beside I/O: {beside}");
+    }
+}
+
+#[test]
+fn a_rebuild_keeps_to_the_limit_of_the_orders_and_to_a_new_one() {
+    let limit = |world: &mut World, bytes_per_second| {
+        world.orders.replicas[2].rebuild_bytes_per_second = NonZeroU64::new(bytes_per_second);
+        world.publish();
+    };
+    // A block in each of 26 chunks.
+    let taken = |slow: u64, then: u64| {
+        let mut world = layered(3, 2);
+        limit(&mut world, slow);
+        let begun = world.now;
+        half_way(&mut world, 3);
+        limit(&mut world, then);
+        rebuilt(&mut world);
+        world.now.since(begun)
+    };
+    let slow = taken(4096, 4096);
+    assert!(slow >= Duration::from_secs(24), "{slow:?}");
+    let freed = taken(4096, 0);
+    assert!(freed >= Duration::from_secs(10), "{freed:?}");
+    assert!(freed < Duration::from_secs(16), "{freed:?}");
 }

@@ -105,6 +105,7 @@ pub(super) fn member(number: u128, role: Role) -> Member {
         }),
         role,
         damages: Vec::new(),
+        rebuild_bytes_per_second: None,
     }
 }
 

@@ -105,7 +105,7 @@ proptest! {
         let mut bytes = bytes;
         if sealed {
             bytes.insert(0, 2);
-            bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+            bytes.extend(ankole_proto::crc32c(&bytes).to_le_bytes());
         }
         let size = VolumeSize::from_bytes(1 << 20).unwrap();
         let _ = LogicalUnit::new(identity(), size, true).restore(&bytes);

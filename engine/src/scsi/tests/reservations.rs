@@ -219,7 +219,7 @@ fn each_change_hands_out_the_state_to_keep() {
     }
     let mut newer = state[..state.len() - 4].to_vec();
     newer[0] = 3;
-    newer.extend(crc32c::crc32c(&newer).to_le_bytes());
+    newer.extend(ankole_proto::crc32c(&newer).to_le_bytes());
     assert_eq!(device.unit.restore(&newer), Err(RestoreError::Version(3)));
 }
 
@@ -375,7 +375,7 @@ fn a_state_of_the_first_version_is_read() {
     old.push(port(1).name.len() as u8);
     old.extend(port(1).name.as_bytes());
     old.extend([1, 0, 0]);
-    old.extend(crc32c::crc32c(&old).to_le_bytes());
+    old.extend(ankole_proto::crc32c(&old).to_le_bytes());
     let mut device = Device::new();
     device.unit.restore(&old).unwrap();
     assert_eq!(may(&mut device, A), (true, true));

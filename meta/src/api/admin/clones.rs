@@ -21,6 +21,7 @@ impl<S: Seat> Desk<S> {
         }
         let count = validate::replica_count(request.replica_count)?;
         let chap = validate::chap(request.chap.as_ref())?;
+        validate::rebuild_rate(request.rebuild_bytes_per_second)?;
         let (volume_id, credential) = (VolumeId::random().to_string(), Credential::random());
         if self
             .carried_out("CreateVolume", &request.request_id)
@@ -52,6 +53,7 @@ impl<S: Seat> Desk<S> {
                 chap: chap.clone(),
                 replica_count: u32::try_from(count).unwrap_or(u32::MAX),
                 source_snapshot_id: snapshot.id.to_string(),
+                rebuild_bytes_per_second: request.rebuild_bytes_per_second,
             }))
         };
         let answer = self.act("CreateVolume", &request.request_id, make).await?;

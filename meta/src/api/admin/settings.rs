@@ -27,6 +27,7 @@ impl<S: Seat> Desk<S> {
         if request.replica_count != 0 {
             validate::replica_count(request.replica_count)?;
         }
+        validate::rebuild_rate(request.rebuild_bytes_per_second.unwrap_or(0))?;
         let make = |sight: &Sight<'_>| {
             let volume = sight.volume(&request.volume)?;
             sight.room_for(volume, request.replica_count)?;
@@ -37,6 +38,7 @@ impl<S: Seat> Desk<S> {
                 write_cache: request.write_cache,
                 change_chap: chap.is_some(),
                 chap: chap.clone().flatten(),
+                rebuild_bytes_per_second: request.rebuild_bytes_per_second,
             }))
         };
         let answer = self.act("UpdateVolume", &request.request_id, make).await?;

@@ -28,6 +28,7 @@ impl<S: Seat> Desk<S> {
         let size = validate::size(request.size_bytes)?;
         let count = validate::replica_count(request.replica_count)?;
         let chap = validate::chap(request.chap.as_ref())?;
+        validate::rebuild_rate(request.rebuild_bytes_per_second)?;
         let volume_id = VolumeId::random().to_string();
         let credential = Credential::random().as_bytes().to_vec();
         let make = |sight: &Sight<'_>| {
@@ -53,6 +54,7 @@ impl<S: Seat> Desk<S> {
                 write_cache: request.write_cache,
                 chap: chap.clone(),
                 replica_count: u32::try_from(count).unwrap_or(u32::MAX),
+                rebuild_bytes_per_second: request.rebuild_bytes_per_second,
                 ..Default::default()
             }))
         };

@@ -69,6 +69,7 @@ fn node(state: &State, observed: &Observed, now: Now, name: &NodeName) -> rpc::N
             .map(|seen| seen.said.block_address.clone())
             .or_else(|| record.map(|node| node.block_address.clone()))
             .unwrap_or_default(),
+        rebuild_bytes_per_second: record.map_or(0, |node| node.rebuild_bytes_per_second),
     }
 }
 

@@ -80,6 +80,7 @@ pub(in crate::api) fn volume(
             WriteCache::On => rpc::WriteCache::On.into(),
             WriteCache::Off => rpc::WriteCache::Off.into(),
         },
+        rebuild_bytes_per_second: volume.rebuild_bytes_per_second,
         chap_user: chap.map(|chap| chap.user.clone()).unwrap_or_default(),
         chap_mutual_user: mutual.map(|(user, _)| user.clone()).unwrap_or_default(),
         repaired_blocks: volume.repaired_blocks,

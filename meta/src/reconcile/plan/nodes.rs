@@ -96,6 +96,7 @@ impl View<'_> {
             has_agent: false,
             block_address: String::new(),
             block_socket: String::new(),
+            rebuild_bytes_per_second: 0,
             revision: 0,
             disks: BTreeMap::new(),
             down: false,
@@ -107,6 +108,7 @@ impl View<'_> {
             node.zone.clone_from(&said.zone);
             node.block_address.clone_from(&said.block_address);
             node.block_socket.clone_from(&said.block_socket);
+            node.rebuild_bytes_per_second = said.rebuild_bytes_per_second;
             for (id, disk) in &said.disks {
                 let (path, capacity_bytes) = (disk.path.clone(), disk.capacity_bytes);
                 node.disks.insert(

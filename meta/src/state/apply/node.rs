@@ -14,9 +14,10 @@ impl Apply<'_> {
         let mut node = record::node_from(record).map_err(Refusal::Invalid)?;
         node.revision = self.index;
         if let Some(known) = self.state.nodes.get(&node.name) {
-            let reached_alike = known.block_address == node.block_address
-                && known.block_socket == node.block_socket;
-            if reached_alike {
+            let told_alike = known.block_address == node.block_address
+                && known.block_socket == node.block_socket
+                && known.rebuild_bytes_per_second == node.rebuild_bytes_per_second;
+            if told_alike {
                 node.revision = known.revision;
             }
             node.down = known.down;

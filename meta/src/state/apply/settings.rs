@@ -35,6 +35,15 @@ impl Apply<'_> {
             };
             changes.push(format!("its write cache is {is}"));
         }
+        if let Some(bytes) = c.rebuild_bytes_per_second {
+            volume.rebuild_bytes_per_second = bytes;
+        }
+        if volume.rebuild_bytes_per_second != before.rebuild_bytes_per_second {
+            changes.push(match volume.rebuild_bytes_per_second {
+                0 => "its rebuilds are not limited".to_owned(),
+                bytes => format!("each rebuild copies at most {bytes} bytes a second"),
+            });
+        }
         if c.change_chap {
             let chap = c.chap.as_ref().map(Chap::from_message).transpose();
             volume.chap = chap.map_err(|error| Refusal::Invalid(error.to_string()))?;

@@ -78,6 +78,7 @@ impl Apply<'_> {
             revision: self.index,
             created_at_ms: self.at_ms,
             write_cache: write_cache_from(c.write_cache()).unwrap_or_default(),
+            rebuild_bytes_per_second: c.rebuild_bytes_per_second,
             chap,
             scrub: Scrub::default(),
             repaired_blocks: 0,

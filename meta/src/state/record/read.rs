@@ -98,6 +98,7 @@ pub(super) fn volume(record: &rpc::VolumeRecord) -> Result<Volume, String> {
         revision: record.revision,
         created_at_ms: record.created_at_ms,
         write_cache: write_cache(record.write_cache()),
+        rebuild_bytes_per_second: record.rebuild_bytes_per_second,
         chap: chap(record.chap.as_ref())?,
         scrub: Scrub {
             request: record.scrub_request,
@@ -285,6 +286,7 @@ pub(super) fn node(record: &rpc::NodeRecord) -> Result<NodeOnRecord, String> {
         down: record.down,
         message: record.message.clone(),
         block_socket: record.block_socket.clone(),
+        rebuild_bytes_per_second: record.rebuild_bytes_per_second,
         revision: record.revision,
     })
 }

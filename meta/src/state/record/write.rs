@@ -62,6 +62,7 @@ pub(super) fn volume(volume: &Volume) -> rpc::VolumeRecord {
             WriteCache::On => rpc::WriteCache::Unspecified.into(),
             WriteCache::Off => rpc::WriteCache::Off.into(),
         },
+        rebuild_bytes_per_second: volume.rebuild_bytes_per_second,
         chap: volume.chap.as_ref().map(Chap::to_message),
         repaired_blocks: volume.repaired_blocks,
         scrub_request: volume.scrub.request,
@@ -246,6 +247,7 @@ pub(super) fn node(node: &NodeOnRecord) -> rpc::NodeRecord {
         down: node.down,
         message: node.message.clone(),
         block_socket: node.block_socket.clone(),
+        rebuild_bytes_per_second: node.rebuild_bytes_per_second,
         revision: node.revision,
     }
 }

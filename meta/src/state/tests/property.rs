@@ -38,6 +38,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => (volume(), 0..=5_u32, any::<bool>(), any::<bool>()).prop_map(|(v, count, off, chap)| {
             let change = rpc::UpdateVolumeCommand { change_chap: true, ..update(v, count) };
             let mut change = if chap { with_chap(change) } else { change };
+            change.rebuild_bytes_per_second = (count > 2).then(|| u64::from(count - 3) << 20);
             change.set_write_cache(if off { rpc::WriteCache::Off } else { rpc::WriteCache::On });
             Command::UpdateVolume(change)
         }),
