@@ -233,7 +233,7 @@ impl History {
     /// The data that a write puts on its extent.
     pub(super) fn data(&self, id: WriteId, extent: Extent) -> Vec<u8> {
         let salt = self.write(id).map_or(self.salt, |write| write.salt);
-        let mut data = Vec::new();
+        let mut data = Vec::with_capacity(usize::try_from(extent.length()).unwrap_or_default());
         for sector in sectors(extent) {
             data.extend_from_slice(&Self::sector(salt, id, sector));
         }
@@ -426,8 +426,12 @@ impl History {
         self.supersession(sector, id, begin, Duration::MAX)
     }
 
-    /// The writes of a sector that had begun by `end`.
-    fn known(&self, sector: u64, end: Duration) -> impl Iterator<Item = (&Version, &Write)> {
+    /// The writes of a sector that had begun by `end`, in the order in which they began.
+    fn known(
+        &self,
+        sector: u64,
+        end: Duration,
+    ) -> impl DoubleEndedIterator<Item = (&Version, &Write)> {
         let versions = self.by_sector.get(&sector).into_iter().flatten();
         versions
             .filter_map(|version| Some((version, self.writes.get(version.write)?)))
@@ -441,9 +445,7 @@ impl History {
             let answered = acknowledged && write.end.is_some_and(|end| end < begin);
             answered || version.seen.is_some_and(|seen| seen < begin)
         };
-        self.known(sector, end)
-            .filter(in_effect)
-            .max_by_key(|(_, write)| write.begin)
+        self.known(sector, end).rev().find(in_effect)
     }
 
     fn supersession(
@@ -466,7 +468,7 @@ impl History {
         end: Duration,
     ) -> Result<(), Unexplained> {
         let after = newest.map_or(Duration::ZERO, |(_, write)| write.begin);
-        let explained = self.known(sector, end).any(|(version, write)| {
+        let explained = self.known(sector, end).rev().any(|(version, write)| {
             write.is_possible(after)
                 && match write.content {
                     Content::Number => id == Some(version.id()),

@@ -7,41 +7,20 @@ use std::time::Duration;
 /// Events by time; those of one moment in the order in which they were put in.
 #[derive(Debug)]
 pub(super) struct Schedule<E> {
-    queue: BinaryHeap<Entry<E>>,
+    /// When, the how-manieth, and where in `events`: what is sorted stays small.
+    queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    events: Vec<Option<E>>,
+    free: Vec<usize>,
     next: u64,
     now: Duration,
-}
-
-#[derive(Debug)]
-struct Entry<E> {
-    key: Reverse<(Duration, u64)>,
-    event: E,
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl<E> Eq for Entry<E> {}
-
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> Ord for Entry<E> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key.cmp(&other.key)
-    }
 }
 
 impl<E> Schedule<E> {
     pub(super) fn new() -> Self {
         Self {
             queue: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
             next: 0,
             now: Duration::ZERO,
         }
@@ -54,9 +33,14 @@ impl<E> Schedule<E> {
 
     /// Puts an event at this moment, or at the present when that has passed.
     pub(super) fn at(&mut self, moment: Duration, event: E) {
-        let key = Reverse((moment.max(self.now), self.next));
+        let place = self.free.pop().unwrap_or(self.events.len());
+        match self.events.get_mut(place) {
+            Some(free) => *free = Some(event),
+            None => self.events.push(Some(event)),
+        }
+        let moment = moment.max(self.now);
+        self.queue.push(Reverse((moment, self.next, place)));
         self.next += 1;
-        self.queue.push(Entry { key, event });
     }
 
     /// Puts an event this long from now.
@@ -66,9 +50,10 @@ impl<E> Schedule<E> {
 
     /// Goes on to the next event.
     pub(super) fn next(&mut self) -> Option<E> {
-        let entry = self.queue.pop()?;
-        self.now = entry.key.0.0;
-        Some(entry.event)
+        let Reverse((moment, _, place)) = self.queue.pop()?;
+        self.now = moment;
+        self.free.push(place);
+        self.events.get_mut(place)?.take()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happened, line by line, and a fingerprint of it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 /// The account of a run: always fingerprinted, printed when asked for.
@@ -9,6 +9,18 @@ pub struct Trace {
     print: bool,
     lines: u64,
     fingerprint: u64,
+}
+
+/// FNV-1a of what is written into it.
+struct Hash(u64);
+
+impl Write for Hash {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Ok(())
+    }
 }
 
 impl Trace {
@@ -27,12 +39,10 @@ impl Trace {
 
     /// Adds a line.
     pub(super) fn line(&mut self, now: Duration, text: fmt::Arguments<'_>) {
-        let text = text.to_string();
-        let mut hash = self.fingerprint ^ u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        for byte in text.bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        self.fingerprint = hash.rotate_left(17);
+        let mut hash = Hash(self.fingerprint ^ u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        // Hashing never fails, nor does writing what is hashed here.
+        let _never = hash.write_fmt(text);
+        self.fingerprint = hash.0.rotate_left(17);
         self.lines += 1;
         if self.print {
             println!("{:>12.6} {text}", now.as_secs_f64());

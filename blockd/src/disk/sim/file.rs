@@ -1,5 +1,6 @@
 //! The files of a simulated disk.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -310,13 +311,14 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.disk.with(CallKind::Change, |state| {
-            let data: Vec<u8> = match buffers {
-                [whole] => whole.to_vec(),
+            let data: Cow<'_, [u8]> = match buffers {
+                [whole] => Cow::Borrowed(whole),
                 parts => parts
                     .iter()
                     .map(|part| &part[..])
                     .collect::<Vec<_>>()
-                    .concat(),
+                    .concat()
+                    .into(),
             };
             let free_pages = state.free_bytes() / PAGE_BYTES;
             state.files.write(self.file, &data, offset, free_pages)

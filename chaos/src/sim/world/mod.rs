@@ -46,7 +46,7 @@ const HOSTS: std::ops::RangeInclusive<usize> = 3..=4;
 const VOLUMES: std::ops::RangeInclusive<usize> = 1..=3;
 const DISK_BYTES: u64 = 1 << 30;
 /// How long the load and the faults go on.
-const LOAD_TIME: Duration = Duration::from_secs(12);
+const LOAD_TIME: Duration = Duration::from_secs(9);
 /// After the last fault the volume must be healthy within this.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(240);
 const WORK_INTERVAL: Duration = Duration::from_millis(100);
