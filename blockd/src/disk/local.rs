@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use rustix::fs::{self, Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
@@ -164,6 +165,29 @@ impl DiskFile for LocalFile {
             match rustix::io::pread(&self.fd, rest, offset + done as u64) {
                 Ok(0) => break,
                 Ok(bytes) => done += bytes,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    fn append_to(&self, out: &mut BytesMut, bytes: usize, offset: u64) -> io::Result<usize> {
+        out.reserve(bytes);
+        let mut done = 0;
+        while done < bytes {
+            let spare = out.spare_capacity_mut();
+            let wanted = spare.len().min(bytes - done);
+            let (spare, _) = spare.split_at_mut(wanted);
+            match rustix::io::pread(&self.fd, spare, offset + done as u64) {
+                Ok(([], _)) => break,
+                Ok((read, _)) => {
+                    let (more, length) = (read.len(), out.len());
+                    // SAFETY: the `more` bytes behind the first `length` are within the capacity,
+                    // of which `spare` is a part, and the system has just written them.
+                    unsafe { out.set_len(length + more) };
+                    done += more;
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -346,5 +370,21 @@ mod tests {
         assert_eq!(file.read_at(&mut read, offset).unwrap(), bytes.len());
         assert!(read == bytes);
         assert_eq!(file.len().unwrap(), offset + bytes.len() as u64);
+    }
+
+    #[test]
+    fn what_is_read_is_appended_and_ends_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = LocalDisk::open(folder.path()).unwrap();
+        let file = disk.create(Path::new("file")).unwrap();
+        file.write_at(&[IoSlice::new(b"0123456789")], 0).unwrap();
+        let mut out = BytesMut::from(&b"before "[..]);
+        assert_eq!(file.append_to(&mut out, 4, 3).unwrap(), 4);
+        assert_eq!(out, &b"before 3456"[..]);
+        out.reserve(1000);
+        assert_eq!(file.append_to(&mut out, 100, 8).unwrap(), 2);
+        assert_eq!(out, &b"before 345689"[..]);
+        assert_eq!(file.append_to(&mut out, 0, 0).unwrap(), 0);
+        assert_eq!(file.append_to(&mut out, 5, 10).unwrap(), 0);
     }
 }

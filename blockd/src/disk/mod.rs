@@ -11,6 +11,8 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::Path;
 
+use bytes::BytesMut;
+
 mod copy;
 mod descriptors;
 pub mod local;
@@ -57,6 +59,15 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
 pub trait DiskFile: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// Fills `buffer` from `offset` on; less than all only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Appends `bytes` bytes from `offset` on to `out`, fewer only at the end of the file; how many.
+    /// After an error some may have been appended.
+    fn append_to(&self, out: &mut BytesMut, bytes: usize, offset: u64) -> io::Result<usize> {
+        let start = out.len();
+        out.resize(start + bytes, 0);
+        let read = self.read_at(out.get_mut(start..).unwrap_or_default(), offset)?;
+        out.truncate(start + read);
+        Ok(read)
+    }
     /// Writes all of the buffers, one behind the other, from `offset` on. After an error any part
     /// may have been written.
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
@@ -117,6 +128,25 @@ pub struct Space {
 /// `UnexpectedEof` when the file ends before.
 pub fn read_exact_at<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     if file.read_at(buffer, offset)? == buffer.len() {
+        Ok(())
+    } else {
+        Err(too_short())
+    }
+}
+
+/// Appends exactly `bytes` bytes to `out`.
+///
+/// # Errors
+///
+/// `UnexpectedEof` when the file ends before; then, and after any other error, some may have been
+/// appended.
+pub fn append_exact_at<F: DiskFile>(
+    file: &F,
+    out: &mut BytesMut,
+    bytes: usize,
+    offset: u64,
+) -> io::Result<()> {
+    if file.append_to(out, bytes, offset)? == bytes {
         Ok(())
     } else {
         Err(too_short())

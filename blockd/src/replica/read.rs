@@ -1,13 +1,13 @@
 //! Reading: one look-up, one pread and one comparison of sums for each run of blocks in a layer.
 
 use ankole_proto::wire::DATA_BYTES_MAX;
-use ankole_proto::{BlockNumber, Epoch, Extent, LayerId};
+use ankole_proto::{BLOCK_BYTES, BlockNumber, Epoch, Extent, LayerId};
 use bytes::BytesMut;
 
 use super::index::HOLE;
 use super::refusal::{BlockError, ChecksumMismatch, DataError};
 use super::{Replica, State};
-use crate::disk::{Disk, read_exact_at};
+use crate::disk::{Disk, append_exact_at, read_exact_at};
 use crate::layer::{BLOCK, BlockRun};
 
 /// A length that fits in memory; lengths were bounded before they come here.
@@ -36,9 +36,11 @@ impl<D: Disk> Replica<D> {
         }
         let outer = extent.to_blocks_outward();
         let start = out.len();
-        out.resize(start + as_index(outer.length()), 0);
-        let target = out.get_mut(start..).unwrap_or_default();
-        if let Err(error) = self.read_blocks(BlockNumber::at(outer.offset()), target) {
+        let blocks = BlockRun {
+            first: BlockNumber::at(outer.offset()),
+            count: outer.length() / BLOCK_BYTES,
+        };
+        if let Err(error) = self.append_blocks(blocks, out) {
             out.truncate(start);
             return Err(error.into());
         }
@@ -50,26 +52,21 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
-    /// Fills `buffer`, which is zeros and whole blocks, through the index.
-    pub(super) fn read_blocks(
-        &mut self,
-        first: BlockNumber,
-        buffer: &mut [u8],
-    ) -> Result<(), BlockError> {
-        let end = first.raw() + (buffer.len() / BLOCK) as u64;
-        let (mut at, mut rest) = (first, buffer);
-        while at.raw() < end {
+    /// Appends blocks to `out`, through the index. After an error any part may have been appended.
+    fn append_blocks(&mut self, blocks: BlockRun, out: &mut BytesMut) -> Result<(), BlockError> {
+        out.reserve(as_index(blocks.bytes()));
+        let mut at = blocks.first;
+        while at.raw() < blocks.end() {
             let run = BlockRun {
                 first: at,
-                count: self.index.same_slot(at, end),
+                count: self.index.same_slot(at, blocks.end()),
             };
-            let (now, later) = rest.split_at_mut(as_index(run.bytes()));
             let slot = self.index.slot_of(at);
-            if let Some(layer) = self.index.layer(slot) {
-                self.read_visible(slot, layer, run, now)?;
+            match self.index.layer(slot) {
+                Some(layer) => self.append_visible(slot, layer, run, out)?,
+                None => out.resize(out.len() + as_index(run.bytes()), 0),
             }
             at = BlockNumber::from_raw(run.end());
-            rest = later;
         }
         Ok(())
     }
@@ -84,22 +81,27 @@ impl<D: Disk> Replica<D> {
                 .is_some_and(|layer| layer.unsettled)
     }
 
-    /// Reads blocks whose newest copies are in a slot's layer, and verifies them (INV-13).
-    fn read_visible(
+    /// Appends blocks whose newest copies are in a slot's layer, and verifies them (INV-13).
+    fn append_visible(
         &mut self,
         slot: u8,
         layer: LayerId,
         run: BlockRun,
-        buffer: &mut [u8],
+        out: &mut BytesMut,
     ) -> Result<(), BlockError> {
+        let (start, bytes) = (out.len(), as_index(run.bytes()));
         let read = match self.files.in_slot(&self.disk, slot, layer) {
-            Ok(files) => read_exact_at(&files.image, buffer, run.first.offset()),
+            Ok(files) => append_exact_at(&files.image, out, bytes, run.first.offset()),
             Err(error) => return Err(self.failed("opening a layer", error).into()),
         };
         if let Err(error) = read {
+            out.truncate(start);
+            out.resize(start + bytes, 0);
+            let buffer = out.get_mut(start..).unwrap_or_default();
             self.read_each(layer, run, buffer, error)?;
         }
-        let differing = self.differing(slot, run, buffer)?;
+        let data = out.get(start..).unwrap_or_default();
+        let differing = self.differing(slot, run, data)?;
         self.take_differing(layer, differing)
     }
 
@@ -197,8 +199,14 @@ impl<D: Disk> Replica<D> {
 
     /// One block as it reads now; for writes of parts of it.
     pub(super) fn read_block(&mut self, block: BlockNumber) -> Result<[u8; BLOCK], BlockError> {
+        let mut read = BytesMut::with_capacity(BLOCK);
+        let one = BlockRun {
+            first: block,
+            count: 1,
+        };
+        self.append_blocks(one, &mut read)?;
         let mut bytes = [0; BLOCK];
-        self.read_blocks(block, &mut bytes)?;
+        bytes.copy_from_slice(&read);
         Ok(bytes)
     }
 

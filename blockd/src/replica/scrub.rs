@@ -36,7 +36,7 @@ pub struct ScrubReport {
     pub finished_at_ms: u64,
     /// Read until now.
     pub done_bytes: u64,
-    /// What there was to read when it began.
+    /// What there was to read when it began; more, when more was read.
     pub total_bytes: u64,
     /// Bad blocks that it found.
     pub findings: u64,
@@ -177,6 +177,8 @@ impl<D: Disk> Replica<D> {
             let read = self.scrub_part(layer, end, budget_blocks - blocks)?;
             let report = &mut self.scrub.report;
             report.done_bytes = report.done_bytes.saturating_add(read * BLOCK_BYTES);
+            // What is written meanwhile is read too.
+            report.total_bytes = report.total_bytes.max(report.done_bytes);
             blocks += read;
             looked_at += 1;
         }

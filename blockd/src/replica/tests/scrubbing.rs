@@ -52,6 +52,21 @@ fn a_scrub_reads_everything_and_says_so() {
 }
 
 #[test]
+fn what_is_written_during_a_scrub_counts_to_what_there_is_to_read() {
+    let disk = new_disk(BLOCKS);
+    let mut rig = Rig::load(&disk, BLOCKS, 1);
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.replica.begin_scrub(0, 1000);
+    rig.write(4096, &[2; 3 * 4096]).unwrap();
+    scrub_all(&mut rig);
+    let report = rig.replica.scrub_report();
+    assert_eq!(
+        (report.done_bytes, report.total_bytes),
+        (4 * BLOCK, 4 * BLOCK)
+    );
+}
+
+#[test]
 fn a_scrub_goes_on_after_a_restart_and_still_knows_what_it_found() {
     let disk = new_disk(BLOCKS);
     let mut rig = Rig::load(&disk, BLOCKS, 1);
