@@ -110,10 +110,9 @@ impl Drop for Traffic {
 }
 
 fn spawn(url: &str, folder: &Path, seed: u64, end: Instant) -> anyhow::Result<Child> {
-    let seconds = end
-        .saturating_duration_since(Instant::now())
-        .as_secs()
-        .max(1);
+    // Not shorter than to the end: one that has ended before counts as one that failed.
+    let left = end.saturating_duration_since(Instant::now());
+    let seconds = left.as_secs() + 1;
     let log = |name: &str| {
         let mut options = File::options();
         options.create(true).append(true);
