@@ -7,7 +7,7 @@ use ankole_proto::{Epoch, ReplicaId};
 use super::event::{Effect, LinkFailure, LinkId};
 use super::loss::Grace;
 use super::rebuild::Rebuild;
-use super::replica::{Ask, Doubt, Doubtful, Down, Promotion, Replica, Session, State};
+use super::replica::{Ask, Doubt, Doubtful, Down, Kind, Promotion, Replica, Session, State};
 use super::{Mirror, Phase};
 use crate::volume::Moment;
 
@@ -66,6 +66,7 @@ impl Mirror {
         self.attention = true;
         replica.answered = Some(sent);
         replica.attempts = 0;
+        replica.forgetful = matches!(opened.memory, Memory::Restarted | Memory::Lost);
         replica.tree = opened.layers.clone();
         let session = Session::new(link, now);
         if !replica.is_in_sync() && !replica.may_be_in_sync() {
@@ -340,7 +341,29 @@ impl Mirror {
                 self.attention |= !had || self.is_any_questioned();
             }
         }
+        self.remind(id, owed.ask);
         self.answered(id, owed.ask, frame, now, effects);
+    }
+
+    /// A replica that forgot what was in flight has heard the watermark with what it answers. It
+    /// takes its memory for whole when that has gone on by as much as may have been in flight;
+    /// until then it says to every engine that it may lack something, and beside another one that
+    /// says so too nobody could tell which has it all. So the watermark goes on at once.
+    fn remind(&mut self, id: ReplicaId, ask: Ask) {
+        let heard = matches!(
+            ask,
+            Ask::Mutation(_) | Ask::Read(_) | Ask::Flush(_) | Ask::Ping
+        );
+        let serving = heard && matches!(self.phase, Phase::Serving);
+        let replica = self.replicas.get_mut(&id);
+        let Some(replica) = replica.filter(|one| serving && one.forgetful) else {
+            return;
+        };
+        if replica.state().kind() == Kind::Live {
+            replica.forgetful = false;
+            self.window.skip();
+            self.attention = true;
+        }
     }
 
     fn answered(

@@ -154,6 +154,8 @@ pub(super) struct Replica {
     state: State,
     /// When the newest request was sent that it has answered: its lease counts from here.
     pub(super) answered: Option<Moment>,
+    /// It has forgotten what was in flight, and has not heard yet that all of it is complete.
+    pub(super) forgetful: bool,
     pub(super) promotion: Promotion,
     /// Since when its loss is in question: it is recorded once another has answered what was sent
     /// after that.
@@ -178,6 +180,7 @@ impl Replica {
             slot,
             state: State::Down(down),
             answered: None,
+            forgetful: false,
             promotion: Promotion::None,
             questioned: None,
             missed: false,

@@ -89,6 +89,16 @@ impl Window {
         self.mutations.push_back(Some(mutation));
     }
 
+    /// Passes over as many numbers as a replica remembers. No mutation is sent until all that came
+    /// before are complete; then the watermark says so to a replica that forgot what was in flight,
+    /// and cannot know how far that reached.
+    pub(super) fn skip(&mut self) {
+        let passed = std::iter::repeat_with(|| None);
+        let count = REQUESTS_IN_FLIGHT_MAX;
+        self.mutations.extend(passed.take(count));
+        self.advance();
+    }
+
     fn index(&self, sequence: Sequence) -> Option<usize> {
         let at = sequence.raw().checked_sub(self.base + 1)?;
         usize::try_from(at).ok()
@@ -150,5 +160,43 @@ impl Window {
         (base + 1..)
             .zip(self.mutations.iter())
             .filter_map(|(raw, place)| Some((Sequence::from_raw(raw), place.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mutation() -> Mutation {
+        Mutation {
+            job: JobId(1),
+            header: Header::request(ankole_proto::wire::Opcode::Write, 0),
+            payload: Bytes::new(),
+            acked: SlotSet::default(),
+            refused: SlotSet::default(),
+            why: Failure::Busy,
+            outstanding: SlotSet::default(),
+            verdict: Verdict::Open,
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_is_passed_when_all_before_is_complete_and_not_sooner() {
+        let mut window = Window::default();
+        window.skip();
+        assert_eq!(window.watermark().raw(), WINDOW_MAX);
+        assert!(window.has_room(), "nothing was in flight");
+        let sequence = window.next();
+        window.push(mutation());
+        window.skip();
+        assert_eq!(window.watermark().raw(), WINDOW_MAX);
+        assert!(!window.has_room(), "one is in flight");
+        if let Some(mutation) = window.find_mut(sequence) {
+            mutation.verdict = Verdict::Done;
+        }
+        window.retire(sequence);
+        assert_eq!(window.watermark().raw(), 2 * WINDOW_MAX + 1);
+        assert_eq!(window.next().raw(), 2 * WINDOW_MAX + 2);
+        assert!(window.has_room());
     }
 }

@@ -45,7 +45,7 @@ pub(super) struct FakeReplica {
     /// What a power cut leaves.
     pub(super) durable: Store,
     in_use: bool,
-    memory: Memory,
+    pub(super) memory: Memory,
     in_flight: Vec<(Epoch, InFlight)>,
     watermark: u64,
     lease_until: Moment,

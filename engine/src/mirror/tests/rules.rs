@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ankole_proto::wire::body::Memory;
 use ankole_proto::{BLOCK_BYTES, Epoch, Extent};
 use bytes::Bytes;
 
@@ -410,6 +411,33 @@ fn when_every_replica_forgot_one_is_chosen_and_the_others_are_rebuilt() {
     let id = world.read(0, 1);
     assert!(matches!(outcome(&mut world, id), Outcome::Done(_)));
     world.check_equal("after the rebuilds");
+}
+
+#[test]
+fn a_replica_that_forgot_hears_soon_that_all_it_forgot_is_complete() {
+    let moment = Duration::from_millis(10);
+    for restart in [false, true] {
+        let mut world = serving(2);
+        let id = world.write(0, 1, false);
+        outcome(&mut world, id);
+        if restart {
+            // The next engine finds it so at its start, and the same engine again while it serves.
+            world.crash(replica_id(1), false, moment);
+            world.crash(replica_id(2), false, moment);
+            world.restart_engine(true);
+            world.run_until("all in sync again", |world| world.promotions == 1);
+        }
+        world.crash(replica_id(2), false, moment);
+        for number in 0..8 {
+            let id = world.write(number, 1, false);
+            assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+        }
+        world.run_until("a whole memory", |world| {
+            let mut replicas = world.replicas.values();
+            replicas.all(|replica| replica.memory == Memory::Kept)
+        });
+        assert_eq!(world.losses, usize::from(restart), "restart: {restart}");
+    }
 }
 
 #[test]
