@@ -1,6 +1,7 @@
 //! Blocks of one layer's image and their checksums.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 
 use ankole_proto::{BLOCK_BYTES, BlockNumber};
 
@@ -28,6 +29,11 @@ impl BlockRun {
     /// The bytes that it takes.
     pub const fn bytes(self) -> u64 {
         self.count * BLOCK_BYTES
+    }
+
+    /// Where they are in the `.img` file, as in the volume.
+    pub fn byte_range(self) -> Range<u64> {
+        self.first.offset()..self.first.offset() + self.bytes()
     }
 
     /// Its blocks, in order.
@@ -137,11 +143,10 @@ impl<F: DiskFile> LayerFiles<F> {
         to: &Self,
         scratch: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let start = run.first.offset();
         self.read_sums(run, scratch)?;
-        let range = start..start + run.bytes();
-        if self.image.share_range(range, &to.image)? == Sharing::Unsupported {
-            to.image.write_at(&[IoSlice::new(data)], start)?;
+        if self.image.share_range(run.byte_range(), &to.image)? == Sharing::Unsupported {
+            to.image
+                .write_at(&[IoSlice::new(data)], run.first.offset())?;
         }
         to.write_sums(run.first, scratch)
     }

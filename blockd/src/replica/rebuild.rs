@@ -170,8 +170,7 @@ impl<D: Disk> Replica<D> {
                 Ok(files) => {
                     let buffer = std::io::IoSlice::new(now);
                     let written = files.write_run(run.first, &[buffer], &mut self.sums);
-                    let start = run.first.offset();
-                    files.image.write_out(start..start + run.bytes());
+                    files.image.write_out(run.byte_range());
                     written
                 }
                 Err(error) => Err(error),
@@ -203,9 +202,8 @@ impl<D: Disk> Replica<D> {
             );
         }
         for run in present_runs(&gone, extent) {
-            let bytes = run.first.offset()..run.first.offset() + run.bytes();
             let punched = match self.files.of(&self.disk, layer) {
-                Ok(files) => files.image.punch_hole(bytes),
+                Ok(files) => files.image.punch_hole(run.byte_range()),
                 Err(error) => Err(error),
             };
             punched.map_err(|error| self.failed("punching a hole", error))?;

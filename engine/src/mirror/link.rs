@@ -323,6 +323,7 @@ impl Mirror {
             self.lose(id, reason, Grace::None, now, effects);
             return;
         };
+        let forgetful = replica.forgetful;
         match frame.header.error {
             Some(ErrorCode::Fenced) => {
                 self.fence(Epoch::from_raw(frame.header.sequence), effects);
@@ -341,7 +342,9 @@ impl Mirror {
                 self.attention |= !had || self.is_any_questioned();
             }
         }
-        self.remind(id, owed.ask);
+        if forgetful {
+            self.remind(id, owed.ask);
+        }
         self.answered(id, owed.ask, frame, now, effects);
     }
 
@@ -354,12 +357,11 @@ impl Mirror {
             ask,
             Ask::Mutation(_) | Ask::Read(_) | Ask::Flush(_) | Ask::Ping
         );
-        let serving = heard && matches!(self.phase, Phase::Serving);
-        let replica = self.replicas.get_mut(&id);
-        let Some(replica) = replica.filter(|one| serving && one.forgetful) else {
+        let serving = matches!(self.phase, Phase::Serving);
+        let Some(replica) = self.replicas.get_mut(&id) else {
             return;
         };
-        if replica.state().kind() == Kind::Live {
+        if heard && serving && replica.state().kind() == Kind::Live {
             replica.forgetful = false;
             self.window.skip();
             self.attention = true;

@@ -68,8 +68,7 @@ impl Mirror {
             return;
         }
         let mut asked = SlotSet::default();
-        let mut flush = Header::request(Opcode::Flush, 0);
-        flush.watermark = self.window.watermark().raw();
+        let flush = self.flush_header();
         for replica in self.replicas.values_mut() {
             let live = replica.is_in_sync() && replica.state().kind() == Kind::Live;
             if live && replica.send(Ask::StopFlush, flush, Bytes::new(), now, effects) {

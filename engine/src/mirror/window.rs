@@ -93,9 +93,8 @@ impl Window {
     /// before are complete; then the watermark says so to a replica that forgot what was in flight,
     /// and cannot know how far that reached.
     pub(super) fn skip(&mut self) {
-        let passed = std::iter::repeat_with(|| None);
-        let count = REQUESTS_IN_FLIGHT_MAX;
-        self.mutations.extend(passed.take(count));
+        let passed = self.mutations.len() + REQUESTS_IN_FLIGHT_MAX;
+        self.mutations.resize_with(passed, || None);
         self.advance();
     }
 

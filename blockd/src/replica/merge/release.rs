@@ -74,10 +74,7 @@ impl<D: Disk> Replica<D> {
             let punched = match self.files.of(&self.disk, source) {
                 Ok(files) => present_runs(&present, chunk.extent_in(self.size))
                     .into_iter()
-                    .try_for_each(|run| {
-                        let start = run.first.offset();
-                        files.image.punch_hole(start..start + run.bytes())
-                    }),
+                    .try_for_each(|run| files.image.punch_hole(run.byte_range())),
                 Err(error) => Err(error),
             };
             punched.map_err(|error| self.failed("punching what was merged away", error))?;

@@ -160,9 +160,12 @@ impl World {
 
     /// Reads everything back.
     pub(super) fn read_back(&mut self) -> Verdict {
-        let exists = |id: &EngineId| self.engines.get(id).is_some_and(|one| self.has_volume(one));
-        let newest: Vec<EngineId> = self.newest().into_iter().filter(exists).collect();
-        for engine in newest {
+        let with_volume = self
+            .engines
+            .values()
+            .filter(|engine| self.has_volume(engine));
+        let asked: Vec<EngineId> = with_volume.map(Engine::id).collect();
+        for engine in asked {
             let size = self.engines.get(&engine).and_then(Engine::size);
             for extent in size.into_iter().flat_map(workload::written) {
                 self.submit(engine, Ask::Read(extent))?;
@@ -170,11 +173,10 @@ impl World {
             self.submit(engine, Ask::Flush)?;
         }
         let deadline = self.schedule.now() + Duration::from_secs(10);
-        let waits = |engine: &Engine| !engine.waiting.is_empty();
         while self
             .engines
             .values()
-            .any(|engine| waits(engine) && self.has_volume(engine))
+            .any(|engine| !engine.waiting.is_empty() && self.has_volume(engine))
         {
             if self.schedule.now() > deadline {
                 let what = format!("the last reads are not answered: {}", self.describe());

@@ -48,16 +48,9 @@ impl Mirror {
     /// Begins as many chunks as the window and the rate allow.
     pub(super) fn fill(&mut self, target: ReplicaId, now: Moment, effects: &mut Vec<Effect>) {
         self.ask_waiting_sources(target, now, effects);
-        let chunks_max = if self.is_beside_others(now) {
-            1
-        } else {
-            self.config.limits.rebuild_chunks_max
-        };
+        let beside_others = self.is_beside_others(now);
+        let chunks_max = self.config.limits.rebuild_chunks_max;
         loop {
-            let rebuild = self.replicas.get(&target).and_then(Replica::rebuild);
-            let Some(free_at) = rebuild.map(|rebuild| self.rebuild_free_at(rebuild, now)) else {
-                return;
-            };
             let Some(rebuild) = self.rebuild_of(target) else {
                 return;
             };
@@ -69,7 +62,11 @@ impl Mirror {
                 }
                 return;
             };
-            let full = rebuild.copies.len() >= chunks_max || now < free_at;
+            let full = if beside_others {
+                !idle || now < rebuild.pace.free_beside_others_at()
+            } else {
+                rebuild.copies.len() >= chunks_max || now < rebuild.pace.free_at()
+            };
             if full || (rebuild.plan.at_layer_start() && !idle) {
                 return;
             }

@@ -87,18 +87,13 @@ impl Mirror {
             .is_some_and(|at| now < at + self.config.limits.rebuild_idle)
     }
 
-    /// When the rebuild may copy more.
-    pub(super) fn rebuild_free_at(&self, rebuild: &Rebuild, now: Moment) -> Moment {
-        if self.is_beside_others(now) {
+    /// When the rebuild has something to do.
+    pub(in crate::mirror) fn rebuild_wake_at(&self, rebuild: &Rebuild) -> Option<Moment> {
+        let free_at = if self.is_beside_others(self.now) {
             rebuild.pace.free_beside_others_at()
         } else {
             rebuild.pace.free_at()
-        }
-    }
-
-    /// When the rebuild has something to do.
-    pub(in crate::mirror) fn rebuild_wake_at(&self, rebuild: &Rebuild) -> Option<Moment> {
-        let free_at = self.rebuild_free_at(rebuild, self.now);
+        };
         (rebuild.stage == Stage::Copying && free_at > self.now).then_some(free_at)
     }
 }
@@ -127,11 +122,11 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_paid_off_in_time() {
-        let mut bucket = Pace::new(NonZeroU64::new(1000), second(5));
-        bucket.take(2000, second(5));
-        bucket.take(1000, second(5));
-        assert_eq!(bucket.free_at(), second(8));
-        bucket.take(1000, second(20));
-        assert_eq!(bucket.free_at(), second(21), "idle time is not saved up");
+        let mut pace = Pace::new(NonZeroU64::new(1000), second(5));
+        pace.take(2000, second(5));
+        pace.take(1000, second(5));
+        assert_eq!(pace.free_at(), second(8));
+        pace.take(1000, second(20));
+        assert_eq!(pace.free_at(), second(21), "idle time is not saved up");
     }
 }
