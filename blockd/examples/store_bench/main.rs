@@ -50,7 +50,7 @@ struct Cli {
     /// Rounds of each case and side.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Sealed layers to read and write through; may be repeated.
+    /// Sealed layers to read and write through; may be repeated. 0 only for reads and flushes.
     #[arg(long = "layers", default_values_t = [1, 50, 254])]
     layers: Vec<u64>,
     /// Size of the volume of the random cases and of the layer that is deleted, in MiB.

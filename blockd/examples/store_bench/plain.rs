@@ -4,15 +4,16 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use bytes::BytesMut;
 use rustix::fs::{Advice, fadvise};
 
-use crate::store::BLOCK;
+use crate::store::{BLOCK, aligned_buffer};
 
 /// The other side of a comparison.
 #[derive(Debug)]
 pub(crate) struct Plain {
     file: File,
-    buffer: Vec<u8>,
+    buffer: BytesMut,
 }
 
 impl Plain {
@@ -25,10 +26,9 @@ impl Plain {
             .truncate(true)
             .open(path)?;
         file.set_len(bytes)?;
-        Ok(Self {
-            file,
-            buffer: vec![0x5a; BLOCK],
-        })
+        let mut buffer = aligned_buffer(BLOCK);
+        buffer.resize(BLOCK, 0x5a);
+        Ok(Self { file, buffer })
     }
 
     /// Writes all of it, a block at a time, in the order in which a chain's layers were written.
@@ -81,6 +81,7 @@ impl Plain {
 #[derive(Debug)]
 pub(crate) struct Spread {
     files: Vec<Plain>,
+    buffer: BytesMut,
 }
 
 impl Spread {
@@ -95,14 +96,18 @@ impl Spread {
             file.map_or(Ok(()), |file| file.write(block))?;
         }
         files.iter().try_for_each(Plain::flush)?;
-        Ok(Self { files })
+        let mut buffer = aligned_buffer(BLOCK);
+        buffer.resize(BLOCK, 0);
+        Ok(Self { files, buffer })
     }
 
     pub(crate) fn read(&mut self, block: u64) -> anyhow::Result<()> {
         let owner = crate::chain::owner(block, self.files.len() as u64);
         let file = usize::try_from(owner)
             .ok()
-            .and_then(|number| self.files.get_mut(number));
-        file.map_or(Ok(()), |file| file.read(block))
+            .and_then(|number| self.files.get(number));
+        file.map_or(Ok(()), |file| {
+            file.read_piece(&mut self.buffer, block * BLOCK as u64)
+        })
     }
 }

@@ -70,10 +70,17 @@ impl Bench {
             before(self)?;
             let mut places = Places::new(blocks, round as u64 + 1);
             let mut same = places.clone();
-            let store = &mut self.store;
-            let on_store = Samples::take(operations, || (acts.0)(store, places.draw()))?;
-            let plain = &mut self.plain;
-            let on_plain = Samples::take(operations, || (acts.1)(plain, same.draw()))?;
+            let (store, plain) = (&mut self.store, &mut self.plain);
+            let mut on_store = || Samples::take(operations, || (acts.0)(store, places.draw()));
+            let mut on_plain = || Samples::take(operations, || (acts.1)(plain, same.draw()));
+            // Who comes first meets what making ready has left to the other processor.
+            let (on_store, on_plain) = if round % 2 == 0 {
+                let first = on_store()?;
+                (first, on_plain()?)
+            } else {
+                let first = on_plain()?;
+                (on_store()?, first)
+            };
             if round > 0 {
                 ratios.push(on_store.rate() / on_plain.rate());
                 ours.join(on_store);

@@ -11,9 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ankole_proto::{ChunkNumber, VolumeSize};
 
+use super::index::HOLE;
 use crate::layer::{MapRecord, PLACES};
 
-const WORDS: usize = PLACES / 64;
+/// Blocks that a [`Line`] tells of.
+const PER_LINE: usize = 12;
+/// Lines of a page.
+const LINES: usize = PLACES.div_ceil(PER_LINE);
 /// What a replica may hold however many there are: one chunk's sums for each of its busiest places.
 const PAGES_MIN: usize = 64;
 /// Memory that a page takes.
@@ -30,7 +34,7 @@ impl CacheBudget {
     /// What a daemon takes when nobody says otherwise.
     pub const DEFAULT_BYTES: usize = 64 << 20;
 
-    /// Of so many bytes, divided evenly among the replicas; each gets 64 chunks (150 KiB) at least.
+    /// Of so many bytes, divided evenly among the replicas; each gets 64 chunks (184 KiB) at least.
     pub fn of(bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes,
@@ -64,9 +68,7 @@ impl Drop for Share {
 /// What is known of one chunk.
 #[derive(Debug, Clone)]
 pub(super) struct Page {
-    sums: [u32; PLACES],
-    known: [u64; WORDS],
-    unwritten: [u64; WORDS],
+    lines: [Line; LINES],
     record: Option<MapRecord>,
     /// Of the head that `record` and `is_backed` are about.
     head: u64,
@@ -76,16 +78,29 @@ pub(super) struct Page {
     recently_used: bool,
 }
 
-const fn bit(place: usize) -> (usize, u64) {
-    (place / 64 % WORDS, 1 << (place % 64))
+/// What is known of a few blocks one behind the other: all that a read needs to know of a block is in
+/// one line of the processor's caches.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line {
+    sums: [u32; PER_LINE],
+    slots: [u8; PER_LINE],
+    /// A bit for each block whose sum and slot are known.
+    known: u16,
+    unwritten: u16,
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+/// A block's line, and where it is in it.
+const fn split(place: usize) -> (usize, usize) {
+    (place / PER_LINE % LINES, place % PER_LINE)
 }
 
 impl Page {
     fn new(head: u64) -> Self {
         Self {
-            sums: [0; PLACES],
-            known: [0; WORDS],
-            unwritten: [0; WORDS],
+            lines: [Line::default(); LINES],
             record: None,
             head,
             is_backed: false,
@@ -96,32 +111,51 @@ impl Page {
 
     /// The sum of the block in this place, if it is known.
     pub(super) fn sum(&self, place: usize) -> Option<u32> {
-        let (word, bit) = bit(place);
-        (self.known[word] & bit != 0).then(|| self.sums[place % PLACES])
+        self.newest(place).map(|(_, sum)| sum)
+    }
+
+    /// The slot and the sum of the block in this place, if they are known.
+    pub(super) fn newest(&self, place: usize) -> Option<(u8, u32)> {
+        let (line, at) = split(place);
+        let line = &self.lines[line];
+        (line.known & 1 << at != 0).then(|| (line.slots[at], line.sums[at]))
     }
 
     /// Takes a sum that the file of the block's layer has too.
-    pub(super) fn learn(&mut self, place: usize, sum: u32) {
-        let (word, bit) = bit(place);
-        self.known[word] |= bit;
-        self.sums[place % PLACES] = sum;
+    pub(super) fn learn(&mut self, place: usize, slot: u8, sum: u32) {
+        let (line, at) = split(place);
+        let line = &mut self.lines[line];
+        line.known |= 1 << at;
+        (line.slots[at], line.sums[at]) = (slot, sum);
+    }
+
+    /// The block's newest copy is in another slot now.
+    fn move_to(&mut self, place: usize, slot: u8) {
+        let (line, at) = split(place);
+        self.lines[line].slots[at] = slot;
     }
 
     /// Forgets a block's sum, written or not: the block is another now, or none.
     pub(super) fn forget(&mut self, place: usize) {
-        let (word, bit) = bit(place);
-        self.known[word] &= !bit;
-        self.unwritten[word] &= !bit;
+        let (line, at) = split(place);
+        let line = &mut self.lines[line];
+        line.known &= !(1 << at);
+        line.unwritten &= !(1 << at);
     }
 
     /// Whether sums are to be written to the head's file.
     pub(super) fn has_unwritten(&self) -> bool {
-        self.unwritten.iter().any(|word| *word != 0)
+        self.lines.iter().any(|line| line.unwritten != 0)
     }
 
     fn is_unwritten(&self, place: usize) -> bool {
-        let (word, bit) = bit(place);
-        self.unwritten[word] & bit != 0
+        let (line, at) = split(place);
+        self.lines[line].unwritten & 1 << at != 0
+    }
+
+    fn set_unwritten(&mut self, place: usize) {
+        let (line, at) = split(place);
+        self.lines[line].unwritten |= 1 << at;
     }
 
     /// The runs of known sums that hold unwritten ones: their first place, and the bytes for the
@@ -135,18 +169,19 @@ impl Page {
                 place += 1;
                 continue;
             }
-            let (first, mut end, mut last) = (place, place, place);
-            while end < PLACES && self.sum(end).is_some() {
-                if self.is_unwritten(end) {
-                    last = end;
+            let first = place;
+            let (mut bytes, mut length) = (Vec::new(), 0);
+            while place < PLACES
+                && let Some(sum) = self.sum(place)
+            {
+                bytes.extend(sum.to_le_bytes());
+                if self.is_unwritten(place) {
+                    length = bytes.len();
                 }
-                end += 1;
+                place += 1;
             }
-            let bytes = self.sums[first..=last]
-                .iter()
-                .flat_map(|sum| sum.to_le_bytes());
-            runs.push((first, bytes.collect()));
-            place = end.max(last + 1);
+            bytes.truncate(length);
+            runs.push((first, bytes));
         }
         runs
     }
@@ -250,14 +285,25 @@ impl ChunkCache {
         Some(page.get_or_insert_with(|| Box::new(Page::new(self.head))))
     }
 
+    /// The newest copy of a block, if it has one, is in this slot now. When it is another copy, its sum
+    /// has to be told or forgotten too.
+    pub(super) fn moved(&mut self, chunk: ChunkNumber, place: usize, slot: u8) {
+        if let Some(page) = self.page_mut(chunk) {
+            if slot == HOLE {
+                page.forget(place);
+            } else {
+                page.move_to(place, slot);
+            }
+        }
+    }
+
     /// Takes the sum of a block that was written to the head and is not in its file.
-    pub(super) fn put_unwritten(&mut self, chunk: ChunkNumber, place: usize, sum: u32) {
+    pub(super) fn put_unwritten(&mut self, chunk: ChunkNumber, place: usize, slot: u8, sum: u32) {
         let Some(page) = self.page_mut(chunk) else {
             return;
         };
-        page.learn(place, sum);
-        let (word, bit) = bit(place);
-        page.unwritten[word] |= bit;
+        page.learn(place, slot, sum);
+        page.set_unwritten(place);
         if !std::mem::replace(&mut page.is_queued, true) {
             self.unwritten.push_back(chunk.raw());
         }
@@ -286,7 +332,7 @@ impl ChunkCache {
     pub(super) fn written(&mut self, chunk: ChunkNumber) {
         let head = self.head;
         if let Some(page) = self.page_mut(chunk) {
-            page.unwritten = [0; WORDS];
+            page.lines.iter_mut().for_each(|line| line.unwritten = 0);
             page.head_is(head);
             page.is_backed = true;
         }
@@ -367,10 +413,10 @@ mod tests {
     fn unwritten_sums_are_told_in_runs_over_known_ones() {
         let mut cache = cache(&CacheBudget::of(1 << 20));
         let page = cache.make_page(chunk(3)).unwrap();
-        page.learn(6, 60);
-        page.learn(8, 80);
+        page.learn(6, 1, 60);
+        page.learn(8, 2, 80);
         for (place, sum) in [(5, 50), (7, 70), (9, 90), (511, 1)] {
-            cache.put_unwritten(chunk(3), place, sum);
+            cache.put_unwritten(chunk(3), place, 3, sum);
         }
         cache.page_mut(chunk(3)).unwrap().forget(9);
         let runs = cache.page(chunk(3)).unwrap().unwritten_runs();
@@ -388,7 +434,7 @@ mod tests {
     #[test]
     fn the_record_and_the_space_are_of_one_head_only() {
         let mut cache = cache(&CacheBudget::of(1 << 20));
-        cache.make_page(chunk(0)).unwrap().learn(1, 10);
+        cache.make_page(chunk(0)).unwrap().learn(1, 1, 10);
         cache.put_record(chunk(0), &MapRecord::default());
         cache.set_backed(chunk(0));
         cache.next_head();

@@ -114,7 +114,7 @@ impl Index {
         self.blocks.get(start..end).unwrap_or_default()
     }
 
-    /// Says where the block's newest copy is.
+    /// Says where the block's newest copy is. Only for [`super::Replica::set_newest`].
     pub(super) fn set(&mut self, block: BlockNumber, slot: u8) {
         if let Ok(block) = usize::try_from(block.raw())
             && let Some(place) = self.blocks.get_mut(block)

@@ -347,7 +347,7 @@ impl<D: Disk> Replica<D> {
         let (from, to) = (self.index.slot(source), self.index.slot(target));
         for block in chunk.extent_in(self.size).blocks() {
             if moved.present.contains(block.in_chunk()) && self.index.slot_of(block) == from {
-                self.index.set(block, to);
+                self.set_newest(block, to);
             }
         }
         Ok(())

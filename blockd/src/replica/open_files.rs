@@ -79,6 +79,11 @@ impl<D: Disk> OpenFiles<D> {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// The files in a slot, if they are open.
+    pub(super) fn opened_in_slot(&self, slot: u8) -> Option<&LayerFiles<D::File>> {
+        self.slots.get(usize::from(slot))?.as_ref()
+    }
+
     /// A layer's, opened when they are not.
     pub(super) fn of(&mut self, disk: &D, layer: LayerId) -> io::Result<&LayerFiles<D::File>> {
         if layer == self.head.layer {

@@ -220,18 +220,17 @@ impl<D: Disk> Replica<D> {
             }
             let slot = self.index.slot(layer);
             let record = self.record(layer, chunk)?;
-            let index = &mut self.index;
             open.retain(|block| {
                 if record.present.contains(block.in_chunk()) {
-                    index.set(*block, slot);
+                    self.set_newest(*block, slot);
                 } else if record.zero.contains(block.in_chunk()) {
-                    index.set(*block, HOLE);
+                    self.set_newest(*block, HOLE);
                 }
                 !record.decides(block.in_chunk())
             });
         }
         for block in open {
-            self.index.set(block, HOLE);
+            self.set_newest(block, HOLE);
         }
         Ok(())
     }

@@ -36,6 +36,13 @@ fn by_chunk(run: BlockRun) -> impl Iterator<Item = (ChunkNumber, BlockRun)> {
 }
 
 impl<D: Disk> Replica<D> {
+    /// Says where the newest copy of a block is, to the index and to what is known of its chunk: the
+    /// two never differ. Whoever changes what the block holds sees to its sum.
+    pub(super) fn set_newest(&mut self, block: BlockNumber, slot: u8) {
+        self.index.set(block, slot);
+        self.chunks.moved(block.chunk(), block.in_chunk(), slot);
+    }
+
     /// Sees to it that there is a page for the chunk.
     pub(super) fn make_page(&mut self, chunk: ChunkNumber) -> Result<(), Medium> {
         if self.chunks.page(chunk).is_some() {
@@ -79,6 +86,13 @@ impl<D: Disk> Replica<D> {
         Ok(differing)
     }
 
+    /// The slot and the sum of a block's newest copy, if they are in memory.
+    pub(super) fn newest(&mut self, block: BlockNumber) -> Option<(u8, u32)> {
+        self.chunks
+            .page_mut(block.chunk())?
+            .newest(block.in_chunk())
+    }
+
     fn known_sum(&mut self, block: BlockNumber) -> Option<u32> {
         self.chunks.page_mut(block.chunk())?.sum(block.in_chunk())
     }
@@ -105,7 +119,7 @@ impl<D: Disk> Replica<D> {
         for (place, (bytes, of)) in self.sums.chunks_exact(4).zip(slots).enumerate() {
             if let (true, Ok(bytes)) = (*of == slot && page.sum(place).is_none(), bytes.try_into())
             {
-                page.learn(place, u32::from_le_bytes(bytes));
+                page.learn(place, slot, u32::from_le_bytes(bytes));
             }
         }
         Ok(())
@@ -132,10 +146,11 @@ impl<D: Disk> Replica<D> {
     /// Takes the sums of blocks that the head holds now.
     pub(super) fn keep_sums(&mut self, run: BlockRun, sums: &[u32]) {
         self.dirty.sum_changes += 1;
+        let head = self.index.slot(self.tree.head());
         for (number, sum) in (run.first.raw()..).zip(sums) {
             let block = BlockNumber::from_raw(number);
             self.chunks
-                .put_unwritten(block.chunk(), block.in_chunk(), *sum);
+                .put_unwritten(block.chunk(), block.in_chunk(), head, *sum);
         }
     }
 

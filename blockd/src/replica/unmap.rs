@@ -119,10 +119,7 @@ impl<D: Disk> Replica<D> {
                 self.vacated
                     .hide(blocks, dirty.map_changes, dirty.map_planned);
             }
-            self.index.set(block, HOLE);
-            if let Some(page) = self.chunks.page_mut(chunk) {
-                page.forget(place);
-            }
+            self.set_newest(block, HOLE);
         }
         Ok(())
     }

@@ -275,11 +275,12 @@ impl<D: Disk> Replica<D> {
             let chunk = BlockNumber::from_raw(at).chunk();
             let end = (chunk.first_block().raw() + CHUNK_BLOCKS).min(last.end());
             let old = self.record(head, chunk)?;
-            let mut new = old;
+            let (mut new, mut added) = (old, 0);
             for (run, _) in runs {
                 for block in run.first.raw().max(at)..run.end().min(end) {
-                    new.present
-                        .set(BlockNumber::from_raw(block).in_chunk(), true);
+                    let place = BlockNumber::from_raw(block).in_chunk();
+                    added += u64::from(!new.present.contains(place));
+                    new.present.set(place, true);
                 }
             }
             if let Err(error) = self.put_record(head, chunk, &new) {
@@ -289,7 +290,6 @@ impl<D: Disk> Replica<D> {
                 }
                 return Err(error);
             }
-            let added = (new.present.count() - old.present.count()) as u64;
             self.index.count(head, 0, added);
             if end < last.end() {
                 done.push((chunk, old, added));
@@ -299,7 +299,7 @@ impl<D: Disk> Replica<D> {
         let slot = self.index.slot(head);
         for (run, _) in runs {
             for block in run.first.raw()..run.end() {
-                self.index.set(BlockNumber::from_raw(block), slot);
+                self.set_newest(BlockNumber::from_raw(block), slot);
             }
         }
         Ok(())
