@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::BytesMut;
 use rustix::fs::{Advice, fadvise};
 
-use crate::store::{BLOCK, aligned_buffer};
+use crate::store::{BLOCK, aligned_block};
 
 /// The other side of a comparison.
 #[derive(Debug)]
@@ -26,9 +26,10 @@ impl Plain {
             .truncate(true)
             .open(path)?;
         file.set_len(bytes)?;
-        let mut buffer = aligned_buffer(BLOCK);
-        buffer.resize(BLOCK, 0x5a);
-        Ok(Self { file, buffer })
+        Ok(Self {
+            file,
+            buffer: aligned_block(),
+        })
     }
 
     /// Writes all of it, a block at a time, in the order in which a chain's layers were written.
@@ -96,9 +97,10 @@ impl Spread {
             file.map_or(Ok(()), |file| file.write(block))?;
         }
         files.iter().try_for_each(Plain::flush)?;
-        let mut buffer = aligned_buffer(BLOCK);
-        buffer.resize(BLOCK, 0);
-        Ok(Self { files, buffer })
+        Ok(Self {
+            files,
+            buffer: aligned_block(),
+        })
     }
 
     pub(crate) fn read(&mut self, block: u64) -> anyhow::Result<()> {

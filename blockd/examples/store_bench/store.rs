@@ -57,8 +57,6 @@ impl Store {
             size: spec.size,
             credential: spec.credential,
         })?;
-        let mut data = aligned_buffer(BLOCK);
-        data.resize(BLOCK, 0x5a);
         Ok(Self {
             disk,
             directory,
@@ -66,7 +64,7 @@ impl Store {
             sequence: 0,
             next_layer: 2,
             out: aligned_buffer(1 << 20),
-            data,
+            data: aligned_block(),
         })
     }
 
@@ -162,10 +160,17 @@ fn extent(offset: u64, bytes: u64) -> anyhow::Result<Extent> {
 
 /// An empty buffer that begins at a cache line. The system copies 4 KiB to such a place in about
 /// 70 ns less than to another, and both sides are to have the same.
-pub(crate) fn aligned_buffer(bytes: usize) -> BytesMut {
+fn aligned_buffer(bytes: usize) -> BytesMut {
     let mut buffer = BytesMut::with_capacity(bytes + CACHE_LINE);
     let skip = buffer.as_ptr().align_offset(CACHE_LINE);
     buffer.resize(skip, 0);
     buffer.advance(skip);
     buffer
+}
+
+/// A block of data in such a buffer.
+pub(crate) fn aligned_block() -> BytesMut {
+    let mut block = aligned_buffer(BLOCK);
+    block.resize(BLOCK, 0x5a);
+    block
 }

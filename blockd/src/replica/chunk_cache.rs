@@ -1,9 +1,10 @@
-//! What is known of a chunk in memory: the sums of its blocks as a read finds them, and the head's
-//! map record.
+//! What is known of a chunk in memory: the slots and sums of its blocks as a read finds them, and the
+//! head's map record.
 //!
-//! A sum belongs to the block's newest copy, in whatever layer that is, so a chain of many layers
-//! takes no more room than one. Sums of blocks that were written to the head may be newer than those
-//! in its `.sum` file (*unwritten*). Bounded by a budget that all replicas of a daemon share. Pure.
+//! Both are those of the block's newest copy, in whatever layer that is, so a chain of many layers
+//! takes no more room than one. The slot is always the index's, see `Replica::set_newest`. Sums of
+//! blocks that were written to the head may be newer than those in its `.sum` file (*unwritten*).
+//! Bounded by a budget that all replicas of a daemon share. Pure.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

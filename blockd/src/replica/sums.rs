@@ -94,7 +94,7 @@ impl<D: Disk> Replica<D> {
     }
 
     fn known_sum(&mut self, block: BlockNumber) -> Option<u32> {
-        self.chunks.page_mut(block.chunk())?.sum(block.in_chunk())
+        self.newest(block).map(|(_, sum)| sum)
     }
 
     /// Reads the sums of a chunk's blocks that are in a slot.
