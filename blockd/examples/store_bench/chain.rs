@@ -1,4 +1,4 @@
-//! A replica whose blocks are spread evenly over many layers.
+//! Volumes whose blocks lie in many layers.
 
 use std::path::Path;
 
@@ -27,35 +27,58 @@ impl Places {
     }
 }
 
-/// Which of `layers` holds a block.
-pub(crate) const fn owner(block: u64, layers: u64) -> u64 {
-    (block.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % layers
+/// Which layer holds which block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chain {
+    /// Size of the volume.
+    pub(crate) bytes: u64,
+    /// Sealed layers; the head comes on top.
+    pub(crate) sealed: u64,
+    /// How many blocks of a hundred are spread evenly over all layers and the head; the others lie in
+    /// the oldest layer, as in a volume of which little has changed since its first snapshot.
+    pub(crate) scattered: u64,
 }
 
-/// Every block with its layer, in the order in which they are written.
-pub(crate) fn writes(bytes: u64, sealed: u64) -> impl Iterator<Item = (u64, u64)> {
-    let blocks = bytes / BLOCK as u64;
-    let of_layer = move |layer| {
-        let held = move |block: &u64| owner(*block, sealed + 1) == layer;
-        (0..blocks).filter(held).map(move |block| (layer, block))
-    };
-    (0..=sealed).flat_map(of_layer)
-}
+impl Chain {
+    pub(crate) const fn blocks(&self) -> u64 {
+        self.bytes / BLOCK as u64
+    }
 
-/// A replica of this size with so many sealed layers, every block written once, in any of the
-/// layers or in the head.
-pub(crate) fn build(folder: &Path, bytes: u64, sealed: u64) -> anyhow::Result<Store> {
-    let mut store = Store::create(folder, "chain", bytes)?;
-    for layer in 0..=sealed {
-        for block in 0..bytes / BLOCK as u64 {
-            if owner(block, sealed + 1) == layer {
-                store.write(block)?;
-            }
-        }
-        if layer < sealed {
-            store.seal()?;
+    /// The layer of a block, counted from the oldest; the last is the head.
+    pub(crate) const fn owner(&self, block: u64) -> u64 {
+        let hash = block.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        if hash % 100 < self.scattered {
+            (hash / 100) % (self.sealed + 1)
+        } else {
+            0
         }
     }
-    store.flush()?;
-    Ok(store)
+
+    /// Every block with its layer, in the order in which they are written.
+    pub(crate) fn writes(self) -> impl Iterator<Item = (u64, u64)> {
+        (0..=self.sealed).flat_map(move |layer| {
+            let held = move |block: &u64| self.owner(*block) == layer;
+            (0..self.blocks())
+                .filter(held)
+                .map(move |block| (layer, block))
+        })
+    }
+
+    /// A replica with these layers, every block written once.
+    pub(crate) fn build(self, folder: &Path) -> anyhow::Result<Store> {
+        let mut store = Store::create(folder, "chain", self.bytes)?;
+        let mut newest = 0;
+        for (layer, block) in self.writes() {
+            while newest < layer {
+                store.seal()?;
+                newest += 1;
+            }
+            store.write(block)?;
+        }
+        for _ in newest..self.sealed {
+            store.seal()?;
+        }
+        store.flush()?;
+        Ok(store)
+    }
 }

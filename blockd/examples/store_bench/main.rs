@@ -56,6 +56,10 @@ struct Cli {
     /// Size of the volume of the random cases and of the layer that is deleted, in MiB.
     #[arg(long, default_value_t = 1024)]
     mib: u64,
+    /// How many blocks of a hundred lie spread over all the layers of the random cases and the head;
+    /// the others lie in the oldest layer.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=100))]
+    scattered: u64,
     /// Only these; default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
@@ -95,8 +99,13 @@ fn measure(cli: &Cli, folder: &std::path::Path) -> anyhow::Result<Vec<Row>> {
         .into_iter()
         .any(|part| cli.wants(part))
     {
-        for &layers in &cli.layers {
-            let mut bench = random_io::Bench::new(folder, bytes, layers, cli.rounds)?;
+        for &sealed in &cli.layers {
+            let chain = chain::Chain {
+                bytes,
+                sealed,
+                scattered: cli.scattered,
+            };
+            let mut bench = random_io::Bench::new(folder, chain, cli.rounds)?;
             if cli.wants(Part::Cached) || cli.wants(Part::Read) {
                 rows.push(bench.cached_reads()?);
                 rows.extend(bench.spread_reads()?);

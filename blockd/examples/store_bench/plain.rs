@@ -7,6 +7,7 @@ use std::path::Path;
 use bytes::BytesMut;
 use rustix::fs::{Advice, fadvise};
 
+use crate::chain::Chain;
 use crate::store::{BLOCK, aligned_block};
 
 /// The other side of a comparison.
@@ -33,8 +34,8 @@ impl Plain {
     }
 
     /// Writes all of it, a block at a time, in the order in which a chain's layers were written.
-    pub(crate) fn fill_as_chain(&mut self, bytes: u64, sealed: u64) -> anyhow::Result<()> {
-        for (_, block) in crate::chain::writes(bytes, sealed) {
+    pub(crate) fn fill_as(&mut self, chain: Chain) -> anyhow::Result<()> {
+        for (_, block) in chain.writes() {
             self.write(block)?;
         }
         self.flush()
@@ -81,31 +82,35 @@ impl Plain {
 /// layout costs without the store.
 #[derive(Debug)]
 pub(crate) struct Spread {
+    chain: Chain,
     files: Vec<Plain>,
     buffer: BytesMut,
 }
 
 impl Spread {
-    /// Files as of a chain with so many sealed layers.
-    pub(crate) fn create(folder: &Path, bytes: u64, sealed: u64) -> anyhow::Result<Self> {
+    /// A file for each layer and for the head.
+    pub(crate) fn create(folder: &Path, chain: Chain) -> anyhow::Result<Self> {
         let mut files = Vec::new();
-        for number in 0..=sealed {
-            files.push(Plain::create(&folder.join(number.to_string()), bytes)?);
+        for number in 0..=chain.sealed {
+            files.push(Plain::create(
+                &folder.join(number.to_string()),
+                chain.bytes,
+            )?);
         }
-        for (layer, block) in crate::chain::writes(bytes, sealed) {
+        for (layer, block) in chain.writes() {
             let file = usize::try_from(layer).ok().and_then(|n| files.get_mut(n));
             file.map_or(Ok(()), |file| file.write(block))?;
         }
         files.iter().try_for_each(Plain::flush)?;
         Ok(Self {
+            chain,
             files,
             buffer: aligned_block(),
         })
     }
 
     pub(crate) fn read(&mut self, block: u64) -> anyhow::Result<()> {
-        let owner = crate::chain::owner(block, self.files.len() as u64);
-        let file = usize::try_from(owner)
+        let file = usize::try_from(self.chain.owner(block))
             .ok()
             .and_then(|number| self.files.get(number));
         file.map_or(Ok(()), |file| {

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::chain::{Places, build};
+use crate::chain::{Chain, Places};
 use crate::figures::Samples;
 use crate::plain::{Plain, Spread};
 use crate::row::Row;
-use crate::store::{BLOCK, Store};
+use crate::store::Store;
 
 /// Operations of a round that the page cache serves.
 const CACHED_OPERATIONS: usize = 20_000;
@@ -21,8 +21,7 @@ pub(crate) struct Bench {
     folder: PathBuf,
     store: Store,
     plain: Plain,
-    bytes: u64,
-    layers: u64,
+    chain: Chain,
     rounds: usize,
 }
 
@@ -30,27 +29,17 @@ pub(crate) struct Bench {
 type Act<S> = fn(&mut S, u64) -> anyhow::Result<()>;
 
 impl Bench {
-    pub(crate) fn new(
-        folder: &Path,
-        bytes: u64,
-        layers: u64,
-        rounds: usize,
-    ) -> anyhow::Result<Self> {
-        eprintln!("preparing {layers} layers");
-        let mut plain = Plain::create(&folder.join("plain"), bytes)?;
-        plain.fill_as_chain(bytes, layers)?;
+    pub(crate) fn new(folder: &Path, chain: Chain, rounds: usize) -> anyhow::Result<Self> {
+        eprintln!("preparing {} layers", chain.sealed);
+        let mut plain = Plain::create(&folder.join("plain"), chain.bytes)?;
+        plain.fill_as(chain)?;
         Ok(Self {
-            store: build(folder, bytes, layers)?,
+            store: chain.build(folder)?,
             folder: folder.to_path_buf(),
             plain,
-            bytes,
-            layers,
+            chain,
             rounds,
         })
-    }
-
-    fn blocks(&self) -> u64 {
-        self.bytes / BLOCK as u64
     }
 
     /// Rounds of both sides in turns; `before` makes both ready for a round.
@@ -62,7 +51,7 @@ impl Bench {
         before: fn(&mut Self) -> anyhow::Result<()>,
         acts: (Act<Store>, Act<Plain>),
     ) -> anyhow::Result<Row> {
-        let case = format!("{case}, {} layers", self.layers);
+        let case = format!("{case}, {} layers", self.chain.sealed);
         let (mut ours, mut theirs) = (Samples::default(), Samples::default());
         let mut ratios = Vec::with_capacity(self.rounds);
         // The first round warms up and does not count.
@@ -93,7 +82,7 @@ impl Bench {
     }
 
     pub(crate) fn cached_reads(&mut self) -> anyhow::Result<Row> {
-        let blocks = self.blocks();
+        let blocks = self.chain.blocks();
         let acts: (Act<Store>, Act<Plain>) = (Store::read, Plain::read);
         self.compare("read, cached", CACHED_OPERATIONS, blocks, Self::rest, acts)
     }
@@ -103,12 +92,12 @@ impl Bench {
     pub(crate) fn spread_reads(&mut self) -> anyhow::Result<Vec<Row>> {
         let folder = self.folder.join("spread");
         std::fs::create_dir(&folder)?;
-        let mut spread = Spread::create(&folder, self.bytes, self.layers)?;
+        let mut spread = Spread::create(&folder, self.chain)?;
         let (mut ours, mut theirs) = (Samples::default(), Samples::default());
         let (mut stored, mut beside) = (Samples::default(), Samples::default());
         let (mut ratios, mut store_ratios) = (Vec::new(), Vec::new());
         for round in 0..=self.rounds {
-            let mut places = Places::new(self.blocks(), round as u64 + 1);
+            let mut places = Places::new(self.chain.blocks(), round as u64 + 1);
             let (mut same, mut third) = (places.clone(), places.clone());
             let store = &mut self.store;
             let on_store = Samples::take(CACHED_OPERATIONS, || store.read(third.draw()))?;
@@ -125,16 +114,16 @@ impl Bench {
             }
         }
         std::fs::remove_dir_all(&folder)?;
-        let case = format!("plain files as {} layers, cached", self.layers);
+        let case = format!("plain files as {} layers, cached", self.chain.sealed);
         let layout = Row::beside(case, ours.figures(), theirs.figures(), ratios);
-        let case = format!("read, cached, {} layers, to files as it", self.layers);
+        let case = format!("read, cached, {} layers, to files as it", self.chain.sealed);
         let store = Row::beside(case, stored.figures(), beside.figures(), store_ratios);
         eprintln!("{layout}\n{store}");
         Ok(vec![layout, store])
     }
 
     pub(crate) fn reads(&mut self) -> anyhow::Result<Vec<Row>> {
-        let blocks = self.blocks();
+        let blocks = self.chain.blocks();
         let acts: (Act<Store>, Act<Plain>) = (Store::read, Plain::read);
         Ok(vec![self.compare(
             "read, from the disk",
@@ -147,7 +136,7 @@ impl Bench {
 
     pub(crate) fn writes(&mut self) -> anyhow::Result<Vec<Row>> {
         let acts: (Act<Store>, Act<Plain>) = (Store::write, Plain::write);
-        let blocks = self.blocks();
+        let blocks = self.chain.blocks();
         let first = self.compare(
             "first write",
             CACHED_OPERATIONS,
@@ -197,7 +186,7 @@ impl Bench {
 
     /// Has the head hold the hot blocks, and the plain file too.
     fn warm(&mut self) -> anyhow::Result<()> {
-        for block in 0..HOT_BLOCKS.min(self.blocks()) {
+        for block in 0..HOT_BLOCKS.min(self.chain.blocks()) {
             self.store.write(block)?;
             self.plain.write(block)?;
         }
@@ -223,7 +212,7 @@ impl Bench {
     fn empty_head(&mut self) -> anyhow::Result<()> {
         self.rest()?;
         self.store.empty_head()?;
-        self.plain = Plain::create(&self.folder.join("plain"), self.bytes)?;
+        self.plain = Plain::create(&self.folder.join("plain"), self.chain.bytes)?;
         Ok(())
     }
 
