@@ -46,7 +46,7 @@ pub(super) fn share_range(
         return Ok(Sharing::Shared);
     }
     let request = CloneRange {
-        source: i64::from(from.fd.as_raw_fd()),
+        source: i64::from(from.fd().as_raw_fd()),
         source_offset: range.start,
         source_length: range.end - range.start,
         target_offset: range.start,
@@ -55,7 +55,7 @@ pub(super) fn share_range(
     let setter = unsafe { Setter::<FICLONERANGE, CloneRange>::new(request) };
     // SAFETY: both descriptors are open for the time of the call; the kernel touches no memory of
     // this process but the structure.
-    match unsafe { ioctl(&to.fd, setter) } {
+    match unsafe { ioctl(to.fd(), setter) } {
         Ok(()) => Ok(Sharing::Shared),
         Err(error) if CANNOT.contains(&error) => Ok(Sharing::Unsupported),
         Err(error) => Err(error.into()),
@@ -70,14 +70,14 @@ pub(super) fn copy_range(from: &LocalFile, range: Range<u64>, to: &LocalFile) ->
         let (mut source, mut target) = (at, at);
         let bytes = usize::try_from(range.end - at).unwrap_or(usize::MAX);
         let copied = fs::copy_file_range(
-            &from.fd,
+            from.fd(),
             Some(&mut source),
-            &to.fd,
+            to.fd(),
             Some(&mut target),
             bytes,
         );
         match copied {
-            Ok(0) => return Err(too_short()),
+            Ok(0) => return Err(too_short(from)),
             Ok(bytes) => at += bytes as u64,
             Err(Errno::INTR) => {}
             Err(error) if CANNOT.contains(&error) => {
@@ -107,7 +107,6 @@ fn through_memory(from: &LocalFile, range: Range<u64>, to: &LocalFile) -> io::Re
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use super::*;
     use crate::disk::{Disk, LocalDisk};
@@ -158,9 +157,10 @@ mod tests {
             Sharing::Shared => check(&to, &bytes),
             Sharing::Unsupported => assert_eq!(to.len().unwrap(), 0),
         }
-        let memory = LocalFile {
-            fd: Arc::new(fs::memfd_create("to", fs::MemfdFlags::CLOEXEC).unwrap()),
-        };
+        let memory = LocalFile::new(
+            fs::memfd_create("to", fs::MemfdFlags::CLOEXEC).unwrap(),
+            "memory".into(),
+        );
         let elsewhere = from.share_range(RANGE, &memory).unwrap();
         assert_eq!(elsewhere, Sharing::Unsupported);
         assert_eq!(memory.len().unwrap(), 0);
@@ -173,11 +173,9 @@ mod tests {
         let (from, bytes) = filled(&disk);
         // A file of another filesystem.
         let memory = fs::memfd_create("to", fs::MemfdFlags::CLOEXEC).unwrap();
-        let direct = fs::copy_file_range(&from.fd, Some(&mut 0), &memory, Some(&mut 0), 4096);
+        let direct = fs::copy_file_range(from.fd(), Some(&mut 0), &memory, Some(&mut 0), 4096);
         assert!(CANNOT.contains(&direct.unwrap_err()));
-        let to = LocalFile {
-            fd: Arc::new(memory),
-        };
+        let to = LocalFile::new(memory, "memory".into());
         from.copy_range(RANGE, &to).unwrap();
         check(&to, &bytes);
     }

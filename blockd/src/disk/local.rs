@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use rustix::fs::{self, Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Sharing, Space};
+use super::{Disk, DiskFile, Sharing, Space, in_doubt};
 
 /// The longest list of buffers one system call takes; more are written in turns.
 const IOVECS_MAX: usize = 1024;
@@ -29,10 +30,62 @@ pub struct LocalDisk {
     root: Arc<PathBuf>,
 }
 
-/// A file of the host.
+/// A file of the host. What goes wrong with it is told with its path.
 #[derive(Debug, Clone)]
 pub struct LocalFile {
-    pub(super) fd: Arc<OwnedFd>,
+    open: Arc<OpenFile>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    fd: OwnedFd,
+    path: PathBuf,
+    syncs: Mutex<Syncs>,
+}
+
+/// Whether all syncs of an open file have succeeded. The system tells a failed writeback to one sync
+/// of an open file only: one that ran beside it, or came later, would be told that all is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Syncs {
+    Sound,
+    Failed,
+}
+
+impl LocalFile {
+    pub(super) fn new(fd: OwnedFd, path: PathBuf) -> Self {
+        Self {
+            open: Arc::new(OpenFile {
+                fd,
+                path,
+                syncs: Mutex::new(Syncs::Sound),
+            }),
+        }
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.open.fd
+    }
+
+    /// The error with the file's path.
+    fn named(&self, error: impl Into<io::Error>) -> io::Error {
+        let error = error.into();
+        io::Error::new(
+            error.kind(),
+            format!("{}: {error}", self.open.path.display()),
+        )
+    }
+
+    /// Syncs by `sync`, one call at a time; after one that failed all fail.
+    fn sync_by(&self, sync: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>) -> io::Result<()> {
+        let mut syncs = self.open.syncs.lock();
+        if *syncs == Syncs::Failed {
+            return Err(self.named(io::Error::other("an earlier sync of the file has failed")));
+        }
+        sync(self.fd()).map_err(|error| {
+            *syncs = Syncs::Failed;
+            self.named(error)
+        })
+    }
 }
 
 impl LocalDisk {
@@ -75,7 +128,7 @@ impl LocalDisk {
             Err(Errno::PERM) => open(flags)?,
             opened => opened?,
         };
-        Ok(LocalFile { fd: Arc::new(fd) })
+        Ok(LocalFile::new(fd, path))
     }
 }
 
@@ -107,7 +160,7 @@ impl Disk for LocalDisk {
         let aside = path.with_extension("new");
         let written = self.create(&aside).and_then(|file| {
             file.write_at(&[IoSlice::new(bytes)], 0)?;
-            Ok(fs::fsync(&file.fd)?)
+            file.sync_by(|fd| fs::fsync(fd))
         });
         if written.is_err() {
             // The next call begins with another file: a failed sync is never tried again on the same.
@@ -116,6 +169,7 @@ impl Disk for LocalDisk {
         written?;
         self.rename(&aside, path)?;
         self.sync_dir(path.parent().unwrap_or(Path::new("")))
+            .map_err(in_doubt)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -169,11 +223,11 @@ impl DiskFile for LocalFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pread(&self.fd, rest, offset + done as u64) {
+            match rustix::io::pread(self.fd(), rest, offset + done as u64) {
                 Ok(0) => break,
                 Ok(bytes) => done += bytes,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.named(error)),
             }
         }
         Ok(done)
@@ -186,7 +240,7 @@ impl DiskFile for LocalFile {
             let spare = out.spare_capacity_mut();
             let wanted = spare.len().min(bytes - done);
             let (spare, _) = spare.split_at_mut(wanted);
-            match rustix::io::pread(&self.fd, spare, offset + done as u64) {
+            match rustix::io::pread(self.fd(), spare, offset + done as u64) {
                 Ok(([], _)) => break,
                 Ok((read, _)) => {
                     let (more, length) = (read.len(), out.len());
@@ -196,7 +250,7 @@ impl DiskFile for LocalFile {
                     done += more;
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.named(error)),
             }
         }
         Ok(done)
@@ -205,26 +259,26 @@ impl DiskFile for LocalFile {
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         if bytes <= room(offset) && buffers.len() <= IOVECS_MAX {
-            return write_piece(&self.fd, buffers, offset);
+            return write_piece(self.fd(), buffers, offset).map_err(|error| self.named(error));
         }
         let mut piece = Piece {
-            fd: &self.fd,
+            fd: self.fd(),
             buffers: Vec::new(),
             bytes: 0,
             offset,
         };
-        for buffer in buffers {
-            piece.add(buffer)?;
-        }
-        piece.write()
+        let added = buffers.iter().try_for_each(|buffer| piece.add(buffer));
+        added
+            .and_then(|()| piece.write())
+            .map_err(|error| self.named(error))
     }
 
     fn share_range(&self, range: Range<u64>, to: &Self) -> io::Result<Sharing> {
-        super::copy::share_range(self, range, to)
+        super::copy::share_range(self, range, to).map_err(|error| to.named(error))
     }
 
     fn copy_range(&self, range: Range<u64>, to: &Self) -> io::Result<()> {
-        super::copy::copy_range(self, range, to)
+        super::copy::copy_range(self, range, to).map_err(|error| to.named(error))
     }
 
     fn punch_hole(&self, range: Range<u64>) -> io::Result<()> {
@@ -232,45 +286,47 @@ impl DiskFile for LocalFile {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(fs::fallocate(
-            &self.fd,
-            flags,
-            range.start,
-            range.end - range.start,
-        )?)
+        fs::fallocate(self.fd(), flags, range.start, range.end - range.start)
+            .map_err(|error| self.named(error))
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        let start = match fs::seek(&self.fd, SeekFrom::Data(offset)) {
+        let start = match fs::seek(self.fd(), SeekFrom::Data(offset)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.named(error)),
         };
-        let end = fs::seek(&self.fd, SeekFrom::Hole(start))?;
+        let end = fs::seek(self.fd(), SeekFrom::Hole(start)).map_err(|error| self.named(error))?;
         Ok(Some(start..end))
     }
 
     fn write_out(&self, range: Range<u64>) {
         // Linux begins to write dirty pages that are not needed any more.
         if let Some(bytes) = NonZeroU64::new(range.end.saturating_sub(range.start)) {
-            let _only_advice = fs::fadvise(&self.fd, range.start, Some(bytes), Advice::DontNeed);
+            let _only_advice = fs::fadvise(self.fd(), range.start, Some(bytes), Advice::DontNeed);
         }
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(fs::fdatasync(&self.fd)?)
+        self.sync_by(|fd| fs::fdatasync(fd))
     }
 
     fn len(&self) -> io::Result<u64> {
-        u64::try_from(fs::fstat(&self.fd)?.st_size).map_err(io::Error::other)
+        let stat = fs::fstat(self.fd()).map_err(|error| self.named(error))?;
+        u64::try_from(stat.st_size).map_err(io::Error::other)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        Ok(fs::ftruncate(&self.fd, bytes)?)
+        fs::ftruncate(self.fd(), bytes).map_err(|error| self.named(error))
     }
 
     fn links(&self) -> io::Result<u64> {
-        Ok(fs::fstat(&self.fd)?.st_nlink)
+        let stat = fs::fstat(self.fd()).map_err(|error| self.named(error))?;
+        Ok(stat.st_nlink)
+    }
+
+    fn label(&self) -> String {
+        self.open.path.display().to_string()
     }
 }
 
@@ -377,6 +433,22 @@ mod tests {
         assert_eq!(file.read_at(&mut read, offset).unwrap(), bytes.len());
         assert!(read == bytes);
         assert_eq!(file.len().unwrap(), offset + bytes.len() as u64);
+    }
+
+    #[test]
+    fn after_a_failed_sync_all_fail_and_tell_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = LocalDisk::open(folder.path()).unwrap();
+        let file = disk.create(Path::new("file")).unwrap();
+        let same = file.clone();
+        file.sync().unwrap();
+        let failed = file.sync_by(|_| Err(Errno::NOSPC)).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
+        let path = folder.path().join("file").display().to_string();
+        for error in [failed, same.sync().unwrap_err(), file.sync().unwrap_err()] {
+            assert!(error.to_string().starts_with(&path), "{error}");
+        }
+        disk.open(Path::new("file")).unwrap().sync().unwrap();
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// The whole of a small file, refused with `InvalidData` above `bytes_max`.
     fn read_file(&self, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>>;
     /// Puts `bytes` in the place of the file, atomically and durably: written aside, synced,
-    /// renamed over it, directory synced.
+    /// renamed over it, directory synced. An error of the last is never one of a full disk: which of
+    /// the two files the disk has is not known then.
     fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Gives a file or directory another name in the same directory. Durable after
     /// [`Disk::sync_dir`].
@@ -101,6 +102,8 @@ pub trait DiskFile: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// How many names the file has.
     fn links(&self) -> io::Result<u64>;
+    /// What people know it by.
+    fn label(&self) -> String;
 }
 
 /// What became of [`DiskFile::share_range`].
@@ -130,7 +133,7 @@ pub fn read_exact_at<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> i
     if file.read_at(buffer, offset)? == buffer.len() {
         Ok(())
     } else {
-        Err(too_short())
+        Err(too_short(file))
     }
 }
 
@@ -149,14 +152,20 @@ pub fn append_exact_at<F: DiskFile>(
     if file.append_to(out, bytes, offset)? == bytes {
         Ok(())
     } else {
-        Err(too_short())
+        Err(too_short(file))
     }
 }
 
 /// A file that ends where data was expected.
-fn too_short() -> io::Error {
+fn too_short<F: DiskFile>(file: &F) -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
-        "the file is shorter than its replica",
+        format!("{}: shorter than its replica", file.label()),
     )
+}
+
+/// The error of a failed sync of something in use. What is durable is not known then, so it must not
+/// pass for a full disk, which refuses a call and leaves everything as it was.
+pub fn in_doubt(error: io::Error) -> io::Error {
+    io::Error::other(format!("a sync failed: {error}"))
 }

@@ -8,7 +8,7 @@ use ankole_proto::{BLOCK_BYTES, ChunkNumber, LayerId, VolumeSize};
 
 use super::BLOCK;
 use super::record::{MapRecord, RECORD_BYTES, RecordError};
-use crate::disk::{Disk, DiskFile, read_exact_at};
+use crate::disk::{Disk, DiskFile, in_doubt, read_exact_at};
 
 /// How much of a map is read at once when a replica is loaded: 256 chunks.
 const MAP_READ_BYTES: u64 = 64 << 10;
@@ -131,12 +131,12 @@ impl<F: DiskFile> LayerFiles<F> {
         layer: LayerId,
         lengths: Lengths,
     ) -> Result<Self, (Part, io::Error)> {
-        Self::open_if(disk, directory, layer, lengths, |found, wanted| {
-            found == wanted
+        Self::open_if(disk, directory, layer, lengths, |_, found, wanted| {
+            Ok(found == wanted)
         })
     }
 
-    /// Opens the files of a head to look at them: an interrupted [`Self::grow`] may have made them
+    /// Opens the files of a layer to look at them: an interrupted [`Self::grow`] may have made them
     /// longer.
     ///
     /// # Errors
@@ -148,8 +148,8 @@ impl<F: DiskFile> LayerFiles<F> {
         layer: LayerId,
         lengths: Lengths,
     ) -> Result<Self, (Part, io::Error)> {
-        Self::open_if(disk, directory, layer, lengths, |found, wanted| {
-            found >= wanted
+        Self::open_if(disk, directory, layer, lengths, |file, found, wanted| {
+            Ok(found == wanted || found > wanted && is_empty_from(file, wanted)?)
         })
     }
 
@@ -158,13 +158,13 @@ impl<F: DiskFile> LayerFiles<F> {
         directory: &Path,
         layer: LayerId,
         lengths: Lengths,
-        fits: fn(u64, u64) -> bool,
+        fits: fn(&F, u64, u64) -> io::Result<bool>,
     ) -> Result<Self, (Part, io::Error)> {
         let open = |part| -> Result<F, (Part, io::Error)> {
             let check = || -> io::Result<F> {
                 let file = disk.open(&file_path(directory, layer, part))?;
                 let (found, wanted) = (file.len()?, lengths.bytes(part));
-                if fits(found, wanted) {
+                if fits(&file, found, wanted)? {
                     return Ok(file);
                 }
                 let reason = format!("{found} bytes long instead of {wanted}");
@@ -201,27 +201,33 @@ impl<F: DiskFile> LayerFiles<F> {
         for part in Part::ALL {
             let file = self.part(part);
             file.set_len(lengths.bytes(part))?;
-            file.sync()?;
+            file.sync().map_err(in_doubt)?;
         }
         Ok(())
     }
 
-    /// Opens the files of a head, and cuts off what an interrupted [`Self::grow`] has added.
+    /// Opens the files of a layer, and cuts off what an interrupted [`Self::grow`] has added, unless
+    /// another replica has the file too.
     ///
     /// # Errors
     ///
     /// The file at fault, and `InvalidData` for a wrong length: too short, or with data beyond.
-    pub fn open_head<D: Disk<File = F>>(
+    pub fn open_to_use<D: Disk<File = F>>(
         disk: &D,
         directory: &Path,
         layer: LayerId,
         lengths: Lengths,
     ) -> Result<Self, (Part, io::Error)> {
+        match Self::open(disk, directory, layer, lengths) {
+            Err((_, error)) if error.kind() == io::ErrorKind::InvalidData => {}
+            opened => return opened,
+        }
         for part in Part::ALL {
             let cut = || -> io::Result<()> {
                 let file = disk.open(&file_path(directory, layer, part))?;
                 let wanted = lengths.bytes(part);
-                if file.len()? > wanted && is_empty_from(&file, wanted)? {
+                let is_longer = file.len()? > wanted && file.links()? == 1;
+                if is_longer && is_empty_from(&file, wanted)? {
                     file.set_len(wanted)?;
                     file.sync()?;
                 }

@@ -195,8 +195,10 @@ pub(super) struct ChunkCache {
     pages: Vec<Option<Box<Page>>>,
     /// Chunks with pages, in the order in which they are looked at when room is needed.
     order: VecDeque<u64>,
-    /// Chunks whose pages became unwritten.
+    /// Chunks whose pages became unwritten; among them some whose pages have gone since.
     unwritten: VecDeque<u64>,
+    /// Pages that are queued there.
+    queued: usize,
     /// Counts heads.
     head: u64,
 }
@@ -209,6 +211,7 @@ impl ChunkCache {
             pages: Vec::new(),
             order: VecDeque::new(),
             unwritten: VecDeque::new(),
+            queued: 0,
             head: 0,
         };
         cache.grow(size);
@@ -236,9 +239,14 @@ impl ChunkCache {
         self.pages.get(Self::place(chunk))?.as_deref()
     }
 
+    /// A chunk's page, if there is one; it does not become younger by that.
+    fn unused_page(&mut self, chunk: ChunkNumber) -> Option<&mut Page> {
+        self.pages.get_mut(Self::place(chunk))?.as_deref_mut()
+    }
+
     /// A chunk's page, if there is one.
     pub(super) fn page_mut(&mut self, chunk: ChunkNumber) -> Option<&mut Page> {
-        let page = self.pages.get_mut(Self::place(chunk))?.as_deref_mut()?;
+        let page = self.unused_page(chunk)?;
         page.recently_used = true;
         Some(page)
     }
@@ -266,8 +274,9 @@ impl ChunkCache {
     /// Lets a page go, with whatever is unwritten of it.
     pub(super) fn drop_page(&mut self, chunk: ChunkNumber) {
         if let Some(page) = self.pages.get_mut(Self::place(chunk))
-            && page.take().is_some()
+            && let Some(page) = page.take()
         {
+            self.queued -= usize::from(page.is_queued);
             // A victim stands last.
             if self.order.back() == Some(&chunk.raw()) {
                 self.order.pop_back();
@@ -305,28 +314,61 @@ impl ChunkCache {
         };
         page.learn(place, slot, sum);
         page.set_unwritten(place);
-        if !std::mem::replace(&mut page.is_queued, true) {
+        self.queue(chunk);
+    }
+
+    /// Puts a chunk that has a page among those that are to be written.
+    fn queue(&mut self, chunk: ChunkNumber) {
+        if let Some(page) = self.page_mut(chunk)
+            && !std::mem::replace(&mut page.is_queued, true)
+        {
             self.unwritten.push_back(chunk.raw());
+            self.queued += 1;
+            if self.unwritten.len() > 2 * self.queued + PAGES_MIN {
+                self.forget_gone();
+            }
         }
+    }
+
+    /// Takes chunks off the queue whose pages have gone; those that are queued twice, once.
+    fn forget_gone(&mut self) {
+        let mut waiting = std::mem::take(&mut self.unwritten);
+        waiting.retain(|number| self.unqueue(ChunkNumber::from_raw(*number)));
+        for number in &waiting {
+            if let Some(page) = self.unused_page(ChunkNumber::from_raw(*number)) {
+                page.is_queued = true;
+            }
+        }
+        self.queued = waiting.len();
+        self.unwritten = waiting;
+    }
+
+    /// Whether the chunk's page was queued until now.
+    fn unqueue(&mut self, chunk: ChunkNumber) -> bool {
+        let page = self.unused_page(chunk);
+        let was_queued = page.is_some_and(|page| std::mem::take(&mut page.is_queued));
+        self.queued -= usize::from(was_queued);
+        was_queued
     }
 
     /// A chunk that may have unwritten sums; `None` when there is none.
     pub(super) fn next_unwritten(&mut self) -> Option<ChunkNumber> {
-        let chunk = ChunkNumber::from_raw(self.unwritten.pop_front()?);
-        if let Some(page) = self.page_mut(chunk) {
-            page.is_queued = false;
+        loop {
+            let chunk = ChunkNumber::from_raw(self.unwritten.pop_front()?);
+            if self.unqueue(chunk) {
+                return Some(chunk);
+            }
         }
-        Some(chunk)
     }
 
     /// The sums of a chunk could not be written now.
     pub(super) fn still_unwritten(&mut self, chunk: ChunkNumber) {
-        self.unwritten.push_back(chunk.raw());
+        self.queue(chunk);
     }
 
     /// Whether any sums are unwritten.
-    pub(super) fn has_unwritten(&self) -> bool {
-        !self.unwritten.is_empty()
+    pub(super) const fn has_unwritten(&self) -> bool {
+        self.queued > 0
     }
 
     /// All sums of the chunk are in the files.
@@ -385,6 +427,7 @@ impl ChunkCache {
             }
         }
         self.unwritten.clear();
+        self.queued = 0;
     }
 }
 
@@ -408,6 +451,26 @@ mod tests {
 
     fn chunk(raw: u64) -> ChunkNumber {
         ChunkNumber::from_raw(raw)
+    }
+
+    #[test]
+    fn chunks_whose_pages_have_gone_do_not_pile_up_among_the_unwritten() {
+        let mut cache = cache(&CacheBudget::of(0));
+        for round in 0..10_000 {
+            let chunk = chunk(round % 500);
+            if cache.is_full() {
+                let victim = cache.victim().unwrap();
+                cache.drop_page(victim);
+            }
+            cache.make_page(chunk).unwrap();
+            cache.put_unwritten(chunk, 1, 2, 3);
+            assert!(cache.unwritten.len() <= 4 * PAGES_MIN);
+        }
+        let mut told = std::iter::from_fn(|| cache.next_unwritten()).collect::<Vec<_>>();
+        assert!(!cache.has_unwritten());
+        told.sort_unstable();
+        let pages: Vec<_> = (436..500).map(chunk).collect();
+        assert_eq!(told, pages);
     }
 
     #[test]

@@ -268,7 +268,7 @@ impl Descriptor {
     }
 
     /// A volume only grows, and a layer has the size that it had when the layer was the head.
-    fn check_sizes(&self) -> Result<(), DescriptorError> {
+    pub(crate) fn check_sizes(&self) -> Result<(), DescriptorError> {
         let size_of = |id| self.layer(id).map(|layer| layer.size);
         let fits = |layer: &StoredLayer| match layer.parent {
             Some(parent) => size_of(parent).is_some_and(|below| below <= layer.size),

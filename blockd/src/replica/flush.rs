@@ -22,7 +22,7 @@ pub(super) struct Dirty {
     /// Counts changes of the map.
     pub(super) map_changes: u64,
     pub(super) map_synced: u64,
-    /// The map change that the last plan covers.
+    /// The map change that the last plan of a flush covers.
     pub(super) map_planned: u64,
     /// Counts plans.
     pub(super) plans: u64,
@@ -49,6 +49,11 @@ impl Dirty {
             sum_changes: 1,
             ..Self::default()
         }
+    }
+
+    /// The last map change that a flush covers, done or under way.
+    pub(super) fn map_covered(&self) -> u64 {
+        self.map_planned.max(self.map_synced)
     }
 
     /// Everything is durable.
@@ -153,10 +158,15 @@ impl<D: Disk> Replica<D> {
 
     /// The sync that a merge waits for.
     pub(super) fn plan_merge(&mut self, files: Vec<D::File>) -> FlushPlan<D> {
+        self.dirty.plans += 1;
         FlushPlan {
             purpose: Purpose::Merge,
+            number: self.dirty.plans,
+            head: self.tree.head(),
             files,
-            ..self.plan()
+            data_changes: 0,
+            map_changes: 0,
+            sum_changes: None,
         }
     }
 
@@ -221,8 +231,15 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
-    /// Makes vacated places safe to be written: what is durably hidden is punched, durably.
+    /// Makes vacated places safe to be written: what is hidden is hidden durably, punched, and that
+    /// durably. What a full disk does not let be punched stays hidden.
     pub(super) fn settle_places(&mut self) -> Result<(), Medium> {
+        if self.dirty.map_changes > self.dirty.map_synced {
+            if let Err(error) = self.files.head().map.sync() {
+                return Err(self.failed_for_good("a sync", error));
+            }
+            self.dirty.map_synced = self.dirty.map_changes;
+        }
         self.punch_hidden()?;
         self.dirty.plans += 1;
         let (number, changes) = (self.dirty.plans, self.dirty.data_changes);

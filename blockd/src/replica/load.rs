@@ -131,17 +131,7 @@ pub(super) fn open_layer<D: Disk>(
     layer: LayerId,
     lengths: Lengths,
 ) -> Result<LayerFiles<D::File>, LoadError> {
-    LayerFiles::open(disk, directory, layer, lengths)
-        .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error))
-}
-
-fn open_head<D: Disk>(
-    disk: &D,
-    directory: &Path,
-    layer: LayerId,
-    lengths: Lengths,
-) -> Result<LayerFiles<D::File>, LoadError> {
-    LayerFiles::open_head(disk, directory, layer, lengths)
+    LayerFiles::open_to_use(disk, directory, layer, lengths)
         .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error))
 }
 
@@ -200,9 +190,10 @@ impl<D: Disk> Replica<D> {
         let (index, head) = read_layers(disk, directory, &descriptor, &tree)?;
         let size = descriptor.size;
         let sizes = descriptor.layers.iter().map(|layer| (layer.id, layer.size));
-        let dirty = match descriptor.stop {
-            Stop::Clean => Dirty::default(),
-            Stop::Unclean => Dirty::left_behind(),
+        let dirty = if is_head_in_doubt(&descriptor, &tree) {
+            Dirty::left_behind()
+        } else {
+            Dirty::default()
         };
         let mut damages = Damages::default();
         let scrub = Scrub::load(disk, directory, &descriptor, &mut damages);
@@ -263,6 +254,16 @@ impl<D: Disk> Replica<D> {
     }
 }
 
+/// Whether the head may hold what is not durable, or not marked: an engine had it open, or a layer was
+/// being merged into it, which goes on when no engine has.
+fn is_head_in_doubt(descriptor: &Descriptor, tree: &Tree) -> bool {
+    let parent = tree.parent(tree.head());
+    let is_merging = parent
+        .and_then(|parent| descriptor.layer(parent))
+        .is_some_and(|parent| parent.removing);
+    is_merging || descriptor.stop == Stop::Unclean
+}
+
 /// Whether another replica has the layer's files too: then no rebuild here has written to them.
 fn is_shared<F: DiskFile>(directory: &Path, files: &LayerFiles<F>) -> Result<bool, LoadError> {
     let path = file_path(directory, files.layer, Part::Image);
@@ -278,16 +279,19 @@ fn read_layers<D: Disk>(
     tree: &Tree,
 ) -> Result<(Index, LayerFiles<D::File>), LoadError> {
     // Before memory is taken for the size, a file of that length must back it.
-    let head = open_head(disk, directory, tree.head(), Lengths::of(descriptor.size))?;
+    let head = open_layer(disk, directory, tree.head(), Lengths::of(descriptor.size))?;
     let mut index = Index::empty(descriptor.size);
     let chain = tree.chain();
     let branches = tree.layers().filter(|layer| !chain.contains(layer));
     for layer in branches.chain(chain.iter().rev().copied()) {
         let lengths = Lengths::of(descriptor.size_of(layer));
         let files = open_layer(disk, directory, layer, lengths)?;
-        let is_head = layer == tree.head();
-        let in_doubt = is_head || descriptor.state == StoredState::Rebuilding;
-        if in_doubt && descriptor.stop == Stop::Unclean && !is_shared(directory, &files)? {
+        let in_doubt = match descriptor.stop {
+            _ if layer == tree.head() => is_head_in_doubt(descriptor, tree),
+            Stop::Unclean => descriptor.state == StoredState::Rebuilding,
+            Stop::Clean => false,
+        };
+        if in_doubt && !is_shared(directory, &files)? {
             recover_layer(&files).map_err(|error| scan_error(directory, layer, error))?;
         }
         scan_layer(&files, &mut index, chain.contains(&layer))

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::census::decided_above;
 use super::descriptor::{Descriptor, Stop, StoredState};
-use super::load::{LoadError, ScanError, file_error, open_layer, read_descriptor, scan_error};
+use super::load::{LoadError, ScanError, file_error, read_descriptor, scan_error};
 use super::rebuild::present_runs;
 use super::recover::allocated_in;
 use super::scrub::DAMAGES_TOLD;
@@ -115,7 +115,7 @@ struct StillLayer<F> {
     in_doubt: bool,
 }
 
-/// A layer's files; the head's may be longer than they are to be, when an expansion was cut short.
+/// A layer's files; they may be longer than they are to be, when an expansion was cut short.
 fn open_still<D: Disk>(
     disk: &D,
     directory: &Path,
@@ -123,11 +123,8 @@ fn open_still<D: Disk>(
     layer: LayerId,
 ) -> Result<LayerFiles<D::File>, LoadError> {
     let lengths = Lengths::of(descriptor.size_of(layer));
-    if layer == descriptor.head {
-        return LayerFiles::open_longer(disk, directory, layer, lengths)
-            .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error));
-    }
-    open_layer(disk, directory, layer, lengths)
+    LayerFiles::open_longer(disk, directory, layer, lengths)
+        .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error))
 }
 
 impl<F: DiskFile> StillLayer<F> {

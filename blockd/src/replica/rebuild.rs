@@ -1,20 +1,22 @@
 //! Comparing and copying layers between replicas (section 6 of the design: rebuild).
 
-use ankole_proto::wire::body::{LayerLink, Memory};
+use ankole_proto::wire::body::Memory;
 use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::{
     BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, WriteLayer,
 };
-use ankole_proto::{BlockNumber, ChunkNumber, Epoch, Extent, LayerId};
+use ankole_proto::{BlockNumber, ChunkNumber, Epoch, Extent, LayerId, VolumeSize};
 use bytes::BytesMut;
 
 use super::descriptor::{StoredCursor, StoredState};
 use super::index::HOLE;
+use super::load::ScanError;
 use super::read::as_index;
+use super::recover::punch_unmarked;
 use super::refusal::{BlockError, LayerError, Medium, TreeError};
 use super::{Replica, State};
 use crate::disk::{Disk, DiskFile};
-use crate::layer::{BLOCK, BlockRun, Lengths, MapRecord, PLACES, Tree};
+use crate::layer::{BLOCK, BlockRun, LayerFiles, Lengths, MapRecord, PLACES, Tree};
 
 impl<D: Disk> Replica<D> {
     /// The state of the chunk at `extent.offset()` of one layer.
@@ -251,13 +253,9 @@ impl<D: Disk> Replica<D> {
             .map_err(|_| TreeError::Conflict("the layers form no tree"))?;
         self.grow(body.size)?;
         self.sync_head()?;
-        let missing: Vec<LayerLink> = tree
-            .links()
-            .into_iter()
-            .filter(|link| !self.tree.contains(link.layer))
-            .collect();
-        for link in missing {
-            self.create_layer(link.layer)?;
+        let missing = self.missing_layers(&tree);
+        for (layer, size) in &missing {
+            self.create_layer(*layer, *size)?;
         }
         let surplus: Vec<LayerId> = self
             .tree
@@ -270,18 +268,30 @@ impl<D: Disk> Replica<D> {
         }
         let mut next = self.descriptor.clone();
         next.set_tree(&tree);
+        for (layer, size) in missing {
+            if let Some(entry) = next.layer_mut(layer) {
+                entry.size = size;
+            }
+        }
+        if let Some(entry) = next.layer_mut(tree.head()) {
+            entry.size = self.size;
+        }
+        if next.check_sizes().is_err() {
+            return Err(TreeError::Conflict(
+                "a layer here is larger than what stands on it there",
+            ));
+        }
         let mut head = match self.files.of(&self.disk, tree.head()) {
             Ok(files) => files.clone(),
             Err(error) => return Err(self.failed_for_good("opening the head", error).into()),
         };
         if head.size < self.size {
-            // It was sealed here, and is the head there.
+            // It was sealed here, and is the head there. Should the process end before that is on
+            // record, loading cuts it.
             head.grow(Lengths::of(self.size))
                 .map_err(|error| self.failed("growing the head", error))?;
         }
-        if let Some(entry) = next.layer_mut(tree.head()) {
-            entry.size = self.size;
-        }
+        self.clear_unmarked(&head)?;
         next.state = StoredState::Rebuilding;
         let cursor = self.rebuilt_before(&tree);
         next.rebuilt = StoredCursor::of(&cursor);
@@ -295,6 +305,44 @@ impl<D: Disk> Replica<D> {
         }
         self.rebuild_index()?;
         Ok(cursor)
+    }
+
+    /// The layers of another tree that are not here, and how large to make them: as what stands on
+    /// them, for a layer is never larger.
+    fn missing_layers(&self, tree: &Tree) -> Vec<(LayerId, VolumeSize)> {
+        let mut missing: Vec<(LayerId, VolumeSize)> = Vec::new();
+        // Children first.
+        for link in tree.links().into_iter().rev() {
+            if self.tree.contains(link.layer) {
+                continue;
+            }
+            let made = |layer| missing.iter().find(|(made, _)| *made == layer);
+            let size_of = |layer| match made(layer) {
+                Some((_, size)) => *size,
+                None if layer == tree.head() => self.size,
+                None => self.descriptor.size_of(layer),
+            };
+            let size = tree.children(link.layer).map(size_of).min();
+            missing.push((link.layer, size.unwrap_or(self.size)));
+        }
+        missing
+    }
+
+    /// A merge that is given up may have left copies in a layer that is the head from now on. Once they
+    /// were written over, a crash could show them again.
+    fn clear_unmarked(&mut self, head: &LayerFiles<D::File>) -> Result<(), Medium> {
+        let cleared = head
+            .map
+            .sync()
+            .map_err(ScanError::from)
+            .and_then(|()| punch_unmarked(head));
+        match cleared {
+            Ok(()) => Ok(()),
+            Err(ScanError::Io(error)) => {
+                Err(self.failed_for_good("clearing what was merged", error))
+            }
+            Err(ScanError::Damaged(chunk)) => Err(self.map_damaged(head.layer, chunk)),
+        }
     }
 
     /// Syncs everything and marks the replica complete, durably.

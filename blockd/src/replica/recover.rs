@@ -13,7 +13,6 @@ use crate::layer::{LayerFiles, PLACES};
 /// what is written there later never shows what was there before.
 pub(super) fn recover_layer<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), ScanError> {
     let size = files.size;
-    let mut changed = false;
     files.each_record(
         |chunk, _| ScanError::Damaged(chunk),
         |chunk, mut record| {
@@ -25,19 +24,20 @@ pub(super) fn recover_layer<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), Sc
                 }
             }
             if record != before {
-                changed = true;
                 files.write_record(chunk, &record)?;
             }
             Ok::<_, ScanError>(())
         },
     )?;
-    if changed {
-        files.map.sync()?;
-    }
-    punch_unmarked(files, size)
+    // Also what the process before has written: only when it is durable that a place does not count
+    // may what is there go.
+    files.map.sync()?;
+    punch_unmarked(files)
 }
 
-fn punch_unmarked<F: DiskFile>(files: &LayerFiles<F>, size: VolumeSize) -> Result<(), ScanError> {
+/// Punches every place that holds data and is not marked, durably. The map must be durable.
+pub(super) fn punch_unmarked<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), ScanError> {
+    let size = files.size;
     let mut at = 0;
     let mut punched = false;
     while let Some(data) = files.image.next_data(at)? {

@@ -28,7 +28,7 @@ impl<D: Disk> Replica<D> {
             return Err(TreeError::TooManyLayers);
         }
         self.sync_head()?;
-        let files = self.create_layer(seal.new_head)?;
+        let files = self.create_layer(seal.new_head, self.size)?;
         self.commit_tree(self.tree.with_sealed_head(seal.new_head))?;
         self.index.add_layer(seal.new_head);
         self.enter_head(files);
@@ -66,7 +66,7 @@ impl<D: Disk> Replica<D> {
         if self.tree.contains(revert.new_head) {
             return Err(TreeError::Conflict("the new head exists already"));
         }
-        let files = self.create_layer(revert.new_head)?;
+        let files = self.create_layer(revert.new_head, self.size)?;
         self.commit_tree(self.tree.with_head_on(revert.to, revert.new_head))?;
         self.enter_head(files);
         self.remove_files(old_head);

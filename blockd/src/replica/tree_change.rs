@@ -1,6 +1,6 @@
 //! What seal, revert, merge and rebuild share: one tree of layers takes another's place.
 
-use ankole_proto::LayerId;
+use ankole_proto::{LayerId, VolumeSize};
 
 use super::Replica;
 use super::flush::Dirty;
@@ -28,15 +28,19 @@ impl<D: Disk> Removed<D> {
 impl<D: Disk> Replica<D> {
     /// Creates the files of an empty layer, durably. It is not in the tree yet: should a stop fall
     /// here, loading removes them.
-    pub(super) fn create_layer(&mut self, layer: LayerId) -> Result<LayerFiles<D::File>, Medium> {
-        let lengths = Lengths::of(self.size);
+    pub(super) fn create_layer(
+        &mut self,
+        layer: LayerId,
+        size: VolumeSize,
+    ) -> Result<LayerFiles<D::File>, Medium> {
+        let lengths = Lengths::of(size);
         let created =
             LayerFiles::create(&self.disk, &self.directory, layer, lengths).and_then(|files| {
                 self.disk.sync_dir(&self.directory.join("layers"))?;
                 Ok(files)
             });
         if created.is_ok() {
-            self.files.add(layer, self.size);
+            self.files.add(layer, size);
         }
         created.map_err(|error| self.failed("creating a layer", error))
     }

@@ -86,16 +86,18 @@ impl Vacated {
         put(&mut self.hidden, range, stamp, Some(planned));
     }
 
-    /// Whether writing here must wait until the holes are durable. Places whose hiding is not
-    /// durable yet may be written at once: their old value is one that a crash may show.
-    pub(crate) fn must_settle(&self, range: &Range<u64>, map_synced: u64) -> bool {
+    /// Whether writing here must wait until the holes are durable. Places that were hidden after the
+    /// map change `planned`, up to which a flush is done or under way, may be written at once: their
+    /// old value is one that a crash may show. Those of a flush under way may not. Its sync of the
+    /// map would make durable that they hold data again, when it may not have synced that data.
+    pub(crate) fn must_settle(&self, range: &Range<u64>, planned: u64) -> bool {
         touches(&self.punched, range)
             || self
                 .hidden
                 .range(..range.end)
                 .rev()
                 .take_while(|(_, (end, _))| *end > range.start)
-                .any(|(_, (_, stamp))| *stamp <= map_synced)
+                .any(|(_, (_, stamp))| *stamp <= planned)
     }
 
     /// The range holds data again.

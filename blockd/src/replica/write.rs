@@ -219,13 +219,19 @@ impl<D: Disk> Replica<D> {
             return Err(Medium::NoSpace);
         }
         let places = |run: &BlockRun| run.first.raw()..run.end();
-        let must_settle = !self.vacated.is_empty()
-            && runs.iter().any(|(run, _)| {
-                self.vacated
-                    .must_settle(&places(run), self.dirty.map_synced)
-            });
-        if must_settle {
+        let must_settle = |replica: &Self| {
+            let planned = replica.dirty.map_covered();
+            !replica.vacated.is_empty()
+                && runs
+                    .iter()
+                    .any(|(run, _)| replica.vacated.must_settle(&places(run), planned))
+        };
+        if must_settle(self) {
             self.settle_places()?;
+            if must_settle(self) {
+                // There was no space to split an extent, and what is there must not be seen again.
+                return Err(Medium::NoSpace);
+            }
         }
         let mut sums = std::mem::take(&mut self.block_sums);
         sums.clear();

@@ -387,4 +387,8 @@ impl DiskFile for SimFile {
             Ok(state.directories.links(self.file))
         })
     }
+
+    fn label(&self) -> String {
+        format!("file {}", self.file)
+    }
 }

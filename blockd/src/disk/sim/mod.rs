@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Disk, Space};
+use super::{Disk, Space, in_doubt};
 use directory::Directories;
 pub use fate::Fate;
 use file::Files;
@@ -242,6 +242,7 @@ impl Disk for SimDisk {
         written?;
         self.rename(&aside, path)?;
         self.sync_dir(path.parent().unwrap_or(Path::new("")))
+            .map_err(in_doubt)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

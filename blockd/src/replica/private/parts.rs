@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ankole_proto::{BlockNumber, LayerId};
 
-use crate::disk::{Disk, DiskFile, read_exact_at};
+use crate::disk::{Disk, DiskFile, in_doubt, read_exact_at};
 use crate::layer::{BLOCK, LayerFiles, Lengths, Part, file_path};
 
 /// What is copied with one pair of calls at most.
@@ -15,13 +15,16 @@ pub(super) const COPY_SUFFIX: &str = "new";
 /// The end of the second name of a file that is being replaced.
 const OLD_SUFFIX: &str = "old";
 
+/// Where a part is that has been copied to its end.
+const END: u64 = u64::MAX;
+
 /// A part of a layer on its way.
 #[derive(Debug)]
 pub(super) struct CopiedPart<D: Disk> {
     pub(super) part: Part,
     pub(super) from: D::File,
     pub(super) to: D::File,
-    /// Everything before is copied.
+    /// Everything before is copied; at last [`END`].
     pub(super) at: u64,
 }
 
@@ -68,7 +71,7 @@ pub(super) fn replace_all<D: Disk>(
     for path in paths {
         disk.rename(&beside(path, COPY_SUFFIX), path)?;
     }
-    disk.sync_dir(directory)?;
+    disk.sync_dir(directory).map_err(in_doubt)?;
     for path in every {
         match disk.remove_file(&beside(path, OLD_SUFFIX)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -125,8 +128,12 @@ impl From<io::Error> for CopyError {
 impl<D: Disk> CopiedPart<D> {
     /// Copies the next at most so many bytes; holes stay holes. How many; 0 at the end.
     pub(super) fn copy_some(&mut self, bytes_max: u64) -> Result<u64, CopyError> {
+        if self.at == END {
+            // Asked for what lies there, not every filesystem says that it is nothing.
+            return Ok(0);
+        }
         let Some(data) = self.from.next_data(self.at)? else {
-            self.at = u64::MAX;
+            self.at = END;
             return Ok(0);
         };
         let bytes = (data.end - data.start).min(bytes_max).min(COPY_BYTES_MAX);

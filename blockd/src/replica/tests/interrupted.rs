@@ -1,0 +1,223 @@
+//! Stops and calls that fall between two steps of something longer.
+
+use std::path::Path;
+
+use ankole_proto::wire::body::LayerLink;
+use ankole_proto::wire::rebuild::BeginRebuild;
+
+use super::support::{BLOCK, Rig, directory, layer};
+use crate::disk::sim::{Fate, Fault, SimDisk};
+use crate::disk::{Disk, DiskFile};
+use crate::layer::{Part, file_path};
+use crate::replica::{DataError, Medium, Progress, Replica, State};
+
+const BLOCKS: u64 = 600;
+
+/// What block 0 reads after the power failed, with nothing kept that was not synced.
+fn after_power_cut(disk: &SimDisk) -> u8 {
+    let found = disk.crash(Fate::Dropped, 1);
+    Rig::load(&found, BLOCKS, 9).read(0, BLOCK).unwrap()[0]
+}
+
+#[test]
+fn a_write_during_the_flush_of_an_unmap_does_not_bring_back_what_was_there() {
+    for sealed in [false, true] {
+        for write_data_too in [false, true] {
+            let (disk, mut rig) = Rig::new(BLOCKS);
+            if sealed {
+                rig.write(0, &[9; 4096]).unwrap();
+                rig.seal(2).unwrap();
+            }
+            rig.write(0, &[1; 4096]).unwrap();
+            rig.flush().unwrap();
+            rig.unmap(0, BLOCK).unwrap();
+            if write_data_too {
+                rig.write(5 * BLOCK, &[5; 4096]).unwrap();
+            }
+            let plan = rig.replica.plan_flush(rig.epoch).unwrap();
+            rig.write(0, &[2; 4096]).unwrap();
+            let result = plan.run();
+            rig.replica.finish_flush(plan, result).unwrap();
+            let found = after_power_cut(&disk);
+            assert!(matches!(found, 0 | 2), "{found}, sealed: {sealed}");
+            rig.flush().unwrap();
+            assert_eq!(after_power_cut(&disk), 2);
+        }
+    }
+}
+
+/// A disk whose next punch meets a full disk.
+fn refuse_next_punch(disk: &SimDisk, rig: &mut Rig<SimDisk>) -> Result<(), DataError> {
+    let plan = rig.replica.plan_flush(rig.epoch).unwrap();
+    let result = plan.run();
+    disk.fail(disk.calls(), Fault::Full);
+    rig.replica.finish_flush(plan, result)
+}
+
+#[test]
+fn a_place_that_a_full_disk_does_not_let_be_punched_is_not_written() {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.flush().unwrap();
+    rig.unmap(0, BLOCK).unwrap();
+    refuse_next_punch(&disk, &mut rig).unwrap();
+    // The write tries again before it goes on, and is refused again.
+    disk.fail(disk.calls(), Fault::Full);
+    let refused = rig.write(0, &[2; 4096]).unwrap_err();
+    assert!(matches!(refused, DataError::Medium(Medium::NoSpace)));
+    assert_eq!(*rig.replica.state(), State::Ready);
+    rig.write(0, &[3; 4096]).unwrap();
+    assert!(matches!(after_power_cut(&disk), 0 | 3));
+}
+
+#[test]
+fn recovery_makes_the_map_durable_before_it_punches() {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[9; 4096]).unwrap();
+    rig.seal(2).unwrap();
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.flush().unwrap();
+    rig.unmap(0, BLOCK).unwrap();
+    // The process is killed, the page cache stays.
+    drop(rig);
+    drop(Replica::load(&disk, directory()).unwrap());
+    let found = after_power_cut(&disk);
+    assert!(matches!(found, 0 | 1), "an older layer's: {found}");
+}
+
+/// A head above a layer that is to go, closed in order; the merge is done until `stop` says so.
+fn merge_while_closed(stop: fn(&mut Rig<SimDisk>) -> bool) -> SimDisk {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[9; 4096]).unwrap();
+    rig.seal(2).unwrap();
+    rig.write(7 * BLOCK, &[7; 4096]).unwrap();
+    rig.replica.remove_layer(layer(1)).unwrap();
+    rig.replica.close(rig.epoch).unwrap();
+    while !stop(&mut rig) {
+        if let Progress::Sync(plan) = rig.replica.merge_step(3).unwrap() {
+            let result = plan.run();
+            rig.replica.finish_flush(plan, result).unwrap();
+        }
+    }
+    disk
+}
+
+fn is_marked(rig: &mut Rig<SimDisk>) -> bool {
+    let head = rig.replica.head();
+    let record = rig
+        .replica
+        .record(head, ankole_proto::ChunkNumber::from_raw(0));
+    record.unwrap().present.contains(0)
+}
+
+#[test]
+fn a_flush_covers_what_a_merge_has_marked_while_no_engine_was_there() {
+    let disk = merge_while_closed(is_marked);
+    let mut rig = Rig::load(&disk, BLOCKS, 2);
+    rig.write(0, &[2; 4096]).unwrap();
+    rig.flush().unwrap();
+    assert_eq!(after_power_cut(&disk), 2);
+}
+
+#[test]
+fn copies_of_a_merge_that_were_not_marked_are_not_seen_again() {
+    let is_copied = |rig: &mut Rig<SimDisk>| {
+        let path = file_path(directory(), rig.replica.head(), Part::Image);
+        let image = rig.replica.disk.open(&path).unwrap();
+        image
+            .next_data(0)
+            .unwrap()
+            .is_some_and(|data| data.start == 0)
+    };
+    let disk = merge_while_closed(is_copied);
+    let mut rig = Rig::load(&disk, BLOCKS, 2);
+    rig.unmap(0, BLOCK).unwrap();
+    rig.flush().unwrap();
+    rig.write(0, &[2; 4096]).unwrap();
+    // The map reaches the medium, the data does not.
+    let path = file_path(directory(), rig.replica.head(), Part::Map);
+    disk.open(&path).unwrap().sync().unwrap();
+    assert!(matches!(after_power_cut(&disk), 0 | 2));
+}
+
+/// The tree of a source, oldest first, each layer on the one before.
+fn chain(rig: &Rig<SimDisk>, layers: &[u64]) -> BeginRebuild {
+    let links = layers.iter().enumerate().map(|(at, raw)| LayerLink {
+        layer: layer(*raw),
+        parent: at.checked_sub(1).map(|below| layer(layers[below])),
+    });
+    BeginRebuild {
+        size: rig.replica.size(),
+        head: layer(*layers.last().unwrap()),
+        layers: links.collect(),
+    }
+}
+
+#[test]
+fn a_rebuild_brings_back_a_layer_below_smaller_ones() {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.seal(2).unwrap();
+    rig.seal(3).unwrap();
+    rig.expand(2 * BLOCKS).unwrap();
+    rig.replica.remove_layer(layer(1)).unwrap();
+    rig.merge_all();
+    let body = chain(&rig, &[1, 2, 3]);
+    rig.replica.begin_rebuild(rig.epoch, &body).unwrap();
+    drop(Replica::load(&disk, directory()).unwrap());
+    rig.replica.finish_rebuild(rig.epoch).unwrap();
+    drop(Replica::load(&disk, directory()).unwrap());
+}
+
+#[test]
+fn a_rebuild_that_stops_while_a_sealed_layer_becomes_the_head_can_be_loaded() {
+    for call in 0.. {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(0, &[1; 4096]).unwrap();
+        rig.seal(2).unwrap();
+        rig.expand(2 * BLOCKS).unwrap();
+        let body = chain(&rig, &[1]);
+        disk.fail(disk.calls() + call, Fault::Stop);
+        let begun = rig.replica.begin_rebuild(rig.epoch, &body);
+        disk.restart();
+        drop(rig);
+        for disk in [&disk, &disk.crash(Fate::Dropped, 1)] {
+            let mut rig = Rig::load(disk, BLOCKS, 2);
+            match rig.replica.state() {
+                State::Ready => assert_eq!(rig.read(0, 4096).unwrap()[0], 1),
+                state => assert_eq!(*state, State::Rebuilding),
+            }
+        }
+        if begun.is_ok() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_meets_a_full_disk_faults_what_is_in_use() {
+    let mut faulted = 0;
+    for call in 0.. {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(0, &[1; 4096]).unwrap();
+        disk.fail(disk.calls() + call, Fault::Full);
+        let expanded = rig.expand(2 * BLOCKS);
+        disk.mend();
+        let flushed = rig.flush();
+        if flushed.is_ok() {
+            assert_eq!(after_power_cut(&disk), 1, "call {call}");
+        } else {
+            faulted += 1;
+            assert!(matches!(rig.replica.state(), State::Faulted { .. }));
+            let name = Path::new("replica.json");
+            disk.open(&directory().join(name)).unwrap();
+        }
+        if expanded.is_ok() {
+            break;
+        }
+    }
+    assert!(
+        faulted >= 4,
+        "{faulted}: three files and a directory are synced"
+    );
+}
