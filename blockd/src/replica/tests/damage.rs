@@ -83,7 +83,7 @@ fn missing_and_short_files_are_named() {
     for part in Part::ALL {
         let disk = closed();
         let path = file_path(directory(), layer(1), part);
-        disk.open(&path).unwrap().set_len(100).unwrap();
+        disk.open(&path).unwrap().set_len(10).unwrap();
         for _ in 0..2 {
             let Err(LoadError::BadFile { file, .. }) = Replica::load(&disk, directory()) else {
                 panic!("{part:?} was not missed");
