@@ -11,7 +11,7 @@ use super::refusal::{DataError, Medium, Unusable};
 use crate::disk::{Disk, DiskFile};
 
 /// The most chunks whose sums are written with the replica held, when writeback begins.
-const WRITEBACK_CHUNKS_MAX: usize = 64;
+pub const WRITEBACK_CHUNKS_MAX: usize = 64;
 
 /// What of the head has changed and what of that is durable.
 #[derive(Debug, Default)]

@@ -55,7 +55,7 @@ pub use chunk_cache::CacheBudget;
 pub use clone::{CloneError, CloneSpec};
 pub use create::{CreateError, ReplicaSpec, create, destroy};
 pub use descriptor::{Stop, StoredState};
-pub use flush::FlushPlan;
+pub use flush::{FlushPlan, WRITEBACK_CHUNKS_MAX};
 pub use load::LoadError;
 pub use mark::MarkPlan;
 pub use offline::{Inspection, Verification, export, inspect, verify};

@@ -1,4 +1,5 @@
-//! The few threads that do what would keep a connection waiting: syncs.
+//! The few threads that do what would keep a connection waiting: syncs; and others for what takes so
+//! long that syncs must not wait for it: copies of whole layers.
 
 use std::num::NonZeroUsize;
 use std::thread::JoinHandle;
@@ -12,43 +13,66 @@ pub(super) type Job = Box<dyn FnOnce() + Send>;
 /// tree under way, so more than this many busy replicas wait in their connections' own threads.
 const JOBS_WAITING_MAX: usize = 1024;
 
-/// A bounded pool of threads with a bounded queue.
+/// Bounded pools of threads with bounded queues.
 #[derive(Debug)]
 pub(super) struct DiskThreads {
     jobs: Option<Sender<Job>>,
+    long_jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
+/// A pool's threads and the way to its queue.
+fn start_pool(
+    name: &'static str,
+    count: NonZeroUsize,
+) -> std::io::Result<(Sender<Job>, Vec<JoinHandle<()>>)> {
+    let (jobs, queue) = bounded(JOBS_WAITING_MAX);
+    let threads = (0..count.get())
+        .map(|number| {
+            let queue = queue.clone();
+            std::thread::Builder::new()
+                .name(format!("{name}-{number}"))
+                .spawn(move || work(&queue))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((jobs, threads))
+}
+
+/// Gives a job to a pool; in place when its queue is full.
+fn give(jobs: Option<&Sender<Job>>, job: Job) {
+    let Some(jobs) = jobs else {
+        return job();
+    };
+    if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = jobs.try_send(job) {
+        job();
+    }
+}
+
 impl DiskThreads {
-    /// Starts this many threads.
+    /// Starts this many threads for syncs, and so many for long jobs.
     ///
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub(super) fn start(count: NonZeroUsize) -> std::io::Result<Self> {
-        let (jobs, queue) = bounded(JOBS_WAITING_MAX);
-        let threads = (0..count.get())
-            .map(|number| {
-                let queue = queue.clone();
-                std::thread::Builder::new()
-                    .name(format!("disk-{number}"))
-                    .spawn(move || work(&queue))
-            })
-            .collect::<Result<_, _>>()?;
+    pub(super) fn start(count: NonZeroUsize, long: NonZeroUsize) -> std::io::Result<Self> {
+        let (jobs, mut threads) = start_pool("disk", count)?;
+        let (long_jobs, more) = start_pool("copy", long)?;
+        threads.extend(more);
         Ok(Self {
             jobs: Some(jobs),
+            long_jobs: Some(long_jobs),
             threads,
         })
     }
 
     /// Has a job done: by a disk thread, or in place when the queue is full.
     pub(super) fn run(&self, job: Job) {
-        let Some(jobs) = &self.jobs else {
-            return job();
-        };
-        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = jobs.try_send(job) {
-            job();
-        }
+        give(self.jobs.as_ref(), job);
+    }
+
+    /// Has a job done that may take minutes. Nothing of [`Self::run`] waits for it.
+    pub(super) fn run_long(&self, job: Job) {
+        give(self.long_jobs.as_ref(), job);
     }
 }
 
@@ -56,6 +80,7 @@ impl Drop for DiskThreads {
     /// Waits until every job given is done.
     fn drop(&mut self) {
         self.jobs = None;
+        self.long_jobs = None;
         let own = std::thread::current().id();
         for thread in self.threads.drain(..) {
             // The last owner may be a job: a thread cannot wait for itself.
@@ -84,7 +109,7 @@ mod tests {
 
     #[test]
     fn every_job_is_done_before_the_pool_is_gone() {
-        let pool = DiskThreads::start(NonZeroUsize::new(2).unwrap()).unwrap();
+        let pool = DiskThreads::start(NonZeroUsize::new(2).unwrap(), NonZeroUsize::MIN).unwrap();
         let done = Arc::new(AtomicUsize::new(0));
         for _ in 0..3 * JOBS_WAITING_MAX {
             let done = Arc::clone(&done);
@@ -97,8 +122,22 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_does_not_wait_for_long_jobs() {
+        let pool = DiskThreads::start(NonZeroUsize::MIN, NonZeroUsize::MIN).unwrap();
+        let (synced, sync) = bounded::<()>(1);
+        for _ in 0..8 {
+            let sync = sync.clone();
+            pool.run_long(Box::new(move || {
+                // Lasts until the sync below is done and its end of the channel gone.
+                let _ = sync.recv();
+            }));
+        }
+        pool.run(Box::new(move || drop(synced)));
+    }
+
+    #[test]
     fn a_panicking_job_leaves_the_thread_to_the_next() {
-        let pool = DiskThreads::start(NonZeroUsize::MIN).unwrap();
+        let pool = DiskThreads::start(NonZeroUsize::MIN, NonZeroUsize::MIN).unwrap();
         let (sender, receiver) = bounded(1);
         pool.run(Box::new(|| panic!("on purpose")));
         pool.run(Box::new(move || sender.send(7).unwrap()));

@@ -298,7 +298,7 @@ fn write_shared_layer(
     });
     if joined == Joined::First {
         let slot = Arc::clone(&tenant.slot);
-        disk_threads.run(Box::new(move || slot.copy_all()));
+        disk_threads.run_long(Box::new(move || slot.copy_all()));
     }
 }
 
@@ -312,7 +312,14 @@ fn change_tree(
 ) {
     let deferred = link.defer(header);
     let tenant = tenant.clone();
-    disk_threads.run(Box::new(move || {
+    let copies = match &request {
+        TreeRequest::BeginRebuild(begin) => tenant.slot.replica().is_some_and(|mut replica| {
+            // One that cannot tell says so when it is changed.
+            replica.needs_copy(begin.head).unwrap_or(false)
+        }),
+        _ => false,
+    };
+    let change = Box::new(move || {
         if let TreeRequest::BeginRebuild(begin) = &request
             && tenant.is_current()
         {
@@ -325,5 +332,10 @@ fn change_tree(
             Ok(payload) => Answer::Done(payload),
             Err(denial) => Answer::Refused(denial),
         });
-    }));
+    });
+    if copies {
+        disk_threads.run_long(change);
+    } else {
+        disk_threads.run(change);
+    }
 }

@@ -23,6 +23,8 @@ use crate::store::{ConnectionId, Store};
 
 /// Threads that sync. More would only queue in the disk.
 const DISK_THREADS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+/// Copies of shared layers that are made at once.
+const COPY_THREADS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 /// The pause after a connection could not be accepted, for want of descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the end of the connections is waited for.
@@ -126,7 +128,7 @@ impl Server {
         }
         let shared = Arc::new(Shared {
             store,
-            disk_threads: DiskThreads::start(DISK_THREADS)?,
+            disk_threads: DiskThreads::start(DISK_THREADS, COPY_THREADS)?,
             limits,
             stopping: AtomicBool::new(false),
             last_id: AtomicU64::new(ConnectionId::NONE.0),

@@ -18,10 +18,13 @@ use super::tenancy::{ConnectionId, Tenancy};
 use super::{CreateError, Creation, now_ms};
 use crate::disk::LocalDisk;
 use crate::replica::refusal::Refusal;
-use crate::replica::{self, CacheBudget, Replica, TreeError};
+use crate::replica::{self, CacheBudget, Replica, TreeError, WRITEBACK_CHUNKS_MAX};
 
 /// A replica on a disk of this host.
 pub type StoreReplica = Replica<LocalDisk>;
+
+/// How often that is done before a sync: twice what the cache of a daemon's only replica holds.
+const WRITEBACK_TURNS_MAX: usize = 768;
 
 /// A connection that has opened a replica, and its engine's epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,8 @@ enum Content {
 struct Occupancy {
     /// Who opened the replica last.
     occupant: Occupant,
+    /// The occupant's watermark that the replica has not been told of.
+    untold: Option<Sequence>,
     tenancy: Tenancy,
     retired: bool,
 }
@@ -108,6 +113,7 @@ impl Slot {
                     connection: ConnectionId::NONE,
                     epoch,
                 },
+                untold: None,
                 tenancy: Tenancy::found(epoch, in_use),
                 retired: false,
             }),
@@ -192,6 +198,7 @@ impl Slot {
         if self.occupancy.lock().retired {
             return Err(Barred::Retired(self.id).into());
         }
+        self.tell_watermark(&mut replica);
         let mut opened = replica.open(request)?;
         let mut occupancy = self.occupancy.lock();
         let wait = occupancy
@@ -201,6 +208,7 @@ impl Slot {
             connection,
             epoch: request.epoch,
         };
+        occupancy.untold = None;
         // Upwards: a wait that is a moment too short is a stale read.
         opened.lease_remaining_ms =
             u32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
@@ -213,25 +221,40 @@ impl Slot {
     ///
     /// [`Barred`] for everybody else.
     pub fn enter(&self, occupant: Occupant) -> Result<MutexGuard<'_, StoreReplica>, Barred> {
-        let replica = self.loaded()?.lock();
+        let mut replica = self.loaded()?.lock();
         self.renew(occupant)?;
+        self.tell_watermark(&mut replica);
         Ok(replica)
     }
 
-    /// Renews the occupant's lease without waiting for what is going on in the replica; takes the
-    /// watermark along when nothing is.
+    /// Renews the occupant's lease without waiting for what is going on in the replica. Its watermark
+    /// counts from now on, even if the replica is told of it only with what it does next.
     ///
     /// # Errors
     ///
     /// [`Barred`] for everybody but the occupant.
     pub fn ping(&self, occupant: Occupant, watermark: Sequence) -> Result<(), Barred> {
-        if let Some(mut replica) = self.loaded()?.try_lock() {
-            self.renew(occupant)?;
-            // A replica that refuses it tells so at the next request that it matters to.
+        let idle = self.loaded()?.try_lock();
+        let mut occupancy = self.renew(occupant)?;
+        // The first watermark after a loss of memory means more than a later one, so that none may be
+        // left out.
+        let _first = occupancy.untold.get_or_insert(watermark);
+        drop(occupancy);
+        if let Some(mut replica) = idle {
+            self.tell_watermark(&mut replica);
             let _noted = replica.note_watermark(occupant.epoch, watermark);
-            return Ok(());
         }
-        self.renew(occupant)
+        Ok(())
+    }
+
+    /// Tells the replica, which is locked, what its occupant's pings have told.
+    fn tell_watermark(&self, replica: &mut StoreReplica) {
+        let mut occupancy = self.occupancy.lock();
+        let epoch = occupancy.occupant.epoch;
+        if let Some(watermark) = occupancy.untold.take() {
+            // A replica that refuses it tells so at the next request that it matters to.
+            let _noted = replica.note_watermark(epoch, watermark);
+        }
     }
 
     /// Whether the replica is still the occupant's.
@@ -240,7 +263,7 @@ impl Slot {
         occupancy.occupant == occupant && !occupancy.retired
     }
 
-    fn renew(&self, occupant: Occupant) -> Result<(), Barred> {
+    fn renew(&self, occupant: Occupant) -> Result<MutexGuard<'_, Occupancy>, Barred> {
         let mut occupancy = self.occupancy.lock();
         if occupancy.retired {
             return Err(Barred::Retired(self.id));
@@ -254,7 +277,7 @@ impl Slot {
             });
         }
         occupancy.tenancy.heard(self.started.elapsed());
-        Ok(())
+        Ok(occupancy)
     }
 
     /// Ends the occupant's use in order.
@@ -289,7 +312,7 @@ impl Slot {
             let mut served = Vec::with_capacity(waiters.len());
             for waiter in waiters {
                 match self.renew(waiter.occupant) {
-                    Ok(()) => served.push(waiter),
+                    Ok(_) => served.push(waiter),
                     Err(barred) => (waiter.answer)(Err(&barred)),
                 }
             }
@@ -318,6 +341,15 @@ impl Slot {
 
     /// Syncs what background writeback is for; `false` when nothing was dirty.
     pub fn write_back(&self) -> bool {
+        // The sums go to their files in turns with what others want of the replica.
+        for _ in 0..WRITEBACK_TURNS_MAX {
+            let more = self
+                .replica()
+                .map(|mut replica| replica.write_sums(WRITEBACK_CHUNKS_MAX));
+            if !matches!(more, Some(Ok(true))) {
+                break;
+            }
+        }
         let Some(plan) = self
             .replica()
             .and_then(|mut replica| replica.plan_writeback())
@@ -397,4 +429,53 @@ pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use ankole_proto::{Credential, VolumeSize};
+
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_watermark_that_comes_while_the_replica_is_busy_is_not_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = [dir.path().to_path_buf()];
+        let store = Store::open(&disks).unwrap();
+        let creation = Creation {
+            replica: ReplicaId::from_bits(1),
+            volume: VolumeId::from_bits(2),
+            disk: store.disks()[0].id(),
+            size: VolumeSize::from_bytes(8 << 20).unwrap(),
+            credential: Credential::from_bytes([3; 32]),
+            base: LayerId::from_raw(1).unwrap(),
+        };
+        store.create(&creation).unwrap();
+        let request = OpenRequest {
+            volume: creation.volume,
+            replica: creation.replica,
+            epoch: Epoch::from_raw(1),
+            size: creation.size,
+            credential: creation.credential,
+        };
+        let slot = store.slot(creation.replica).unwrap();
+        slot.open(&request, ConnectionId(1)).unwrap();
+        drop((slot, store));
+        // Another process, the same engine.
+        let store = Store::open(&disks).unwrap();
+        let slot = store.slot(creation.replica).unwrap();
+        let opened = slot.open(&request, ConnectionId(1)).unwrap();
+        assert_eq!(opened.memory, Memory::Restarted);
+        let occupant = Occupant {
+            connection: ConnectionId(1),
+            epoch: request.epoch,
+        };
+        let busy = slot.replica().unwrap();
+        slot.ping(occupant, Sequence::from_raw(5)).unwrap();
+        drop(busy);
+        // An engine that was heard skips so many, and they count as complete.
+        slot.ping(occupant, Sequence::from_raw(5 + 1024)).unwrap();
+        assert_eq!(slot.enter(occupant).unwrap().memory(), Memory::Kept);
+    }
 }
