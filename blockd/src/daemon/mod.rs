@@ -15,6 +15,7 @@ mod scrub;
 mod stop;
 mod upkeep;
 mod usage_turns;
+mod writeback;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -105,10 +106,21 @@ impl Daemon {
             Limits::default(),
         )?;
         let stop = Arc::new(Stop::default());
+        let pace = config.scrub;
         let threads = vec![
             start_heartbeat(config, &store, &stop, server.tcp_address())?,
-            start_upkeep(&store, &stop)?,
-            start_scrub(&store, &stop, config.scrub)?,
+            start("upkeep", &store, &stop, |store, stop| {
+                upkeep::run(store, stop)
+            })?,
+            start("writeback", &store, &stop, |store, stop| {
+                writeback::run(store, stop)
+            })?,
+            start("trash", &store, &stop, |store, stop| {
+                upkeep::empty_trash(store, stop)
+            })?,
+            start("scrub", &store, &stop, move |store, stop| {
+                scrub::run(store, stop, pace)
+            })?,
         ];
         Ok(Self {
             store,
@@ -172,20 +184,15 @@ fn start_heartbeat(
         })
 }
 
-fn start_upkeep(store: &Arc<Store>, stop: &Arc<Stop>) -> std::io::Result<JoinHandle<()>> {
-    let (store, stop) = (Arc::clone(store), Arc::clone(stop));
-    std::thread::Builder::new()
-        .name("upkeep".to_owned())
-        .spawn(move || upkeep::run(&store, &stop))
-}
-
-fn start_scrub(
+/// Starts a thread that works on the store until the daemon stops.
+fn start(
+    name: &str,
     store: &Arc<Store>,
     stop: &Arc<Stop>,
-    pace: ScrubPace,
+    work: impl FnOnce(&Arc<Store>, &Stop) + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let (store, stop) = (Arc::clone(store), Arc::clone(stop));
     std::thread::Builder::new()
-        .name("scrub".to_owned())
-        .spawn(move || scrub::run(&store, &stop, pace))
+        .name(name.to_owned())
+        .spawn(move || work(&store, &stop))
 }

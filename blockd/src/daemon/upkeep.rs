@@ -1,5 +1,5 @@
-//! Background work on the replicas: merging layers away, settling sums after an unclean stop,
-//! writing back what is dirty, keeping space for merges, removing what was deleted.
+//! Background work on the replicas: merging layers away, settling sums after an unclean stop, copying
+//! what is to be repaired, counting what layers hide.
 //!
 //! One thread, one replica at a time, in steps that hold it for milliseconds; after each step it
 //! rests for a multiple of what the step took, so that I/O keeps the greater part of the disk.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::stop::Stop;
 use crate::disk::LocalDisk;
 use crate::replica::{Progress, WorkError};
-use crate::store::{Room, Slot, Store, StoreReplica};
+use crate::store::{Slot, Store, StoreReplica};
 
 /// What one step reads or moves at most: 128 KiB, so that I/O to the same replica waits for no more
 /// than about 100 µs.
@@ -24,28 +24,17 @@ const REST_MAX: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Steps on one replica before the next has its turn.
 const STEPS_PER_TURN: usize = 64;
-/// How long data may stay dirty: bounds what a flush has to wait for.
-const WRITEBACK_INTERVAL: Duration = Duration::from_secs(5);
 /// How old the count of what a live head hides of the layer below may become.
 const CENSUS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Works until the daemon stops.
 pub(super) fn run(store: &Arc<Store>, stop: &Stop) {
-    let mut written_back = Instant::now();
     let mut counted = Instant::now();
-    let mut low = Vec::new();
     while !stop.is_asked() {
-        reserve_space(store, &mut low);
-        let mut busy = store.empty_trash();
+        let mut busy = false;
         for slot in store.slots() {
             busy |= work_on(&slot, stop);
             slot.close_removed();
-        }
-        if written_back.elapsed() >= WRITEBACK_INTERVAL {
-            for slot in store.slots() {
-                slot.write_back();
-            }
-            written_back = Instant::now();
         }
         if counted.elapsed() >= CENSUS_INTERVAL {
             for slot in store.slots() {
@@ -61,30 +50,12 @@ pub(super) fn run(store: &Arc<Store>, stop: &Stop) {
     }
 }
 
-/// Refuses new blocks on disks that are nearly full, and allows them again. `low` holds those that
-/// were full before, so that each change is told once.
-fn reserve_space(store: &Store, low: &mut Vec<ankole_proto::DiskId>) {
-    for root in store.disks() {
-        let Ok(space) = root.space() else { continue };
-        let allowed = Room::of(space) != Room::None;
-        let id = root.id();
-        if allowed == low.contains(&id) {
-            if allowed {
-                low.retain(|other| *other != id);
-                tracing::info!(disk = %root.path().display(), "takes new data again");
-            } else {
-                low.push(id);
-                tracing::error!(
-                    disk = %root.path().display(),
-                    free_bytes = space.free_bytes,
-                    "nearly full: only overwrites are taken; delete snapshots or volumes"
-                );
-            }
-        }
-        for slot in store.slots().iter().filter(|slot| slot.disk() == id) {
-            if let Some(mut replica) = slot.replica() {
-                replica.allow_allocation(allowed);
-            }
+/// Removes what was deleted, until the daemon stops: one file after the other, each of which takes the
+/// system half a second for a GiB.
+pub(super) fn empty_trash(store: &Arc<Store>, stop: &Stop) {
+    while !stop.is_asked() {
+        if !store.empty_trash() {
+            stop.rest(PAUSE);
         }
     }
 }

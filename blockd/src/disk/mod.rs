@@ -124,6 +124,22 @@ pub struct Space {
     pub free_bytes: u64,
 }
 
+/// What is kept free for merges and metadata: the smaller of this and a part of the disk.
+const RESERVE_BYTES_MAX: u64 = 1 << 30;
+const RESERVE_PARTS: u64 = 50;
+
+impl Space {
+    /// What is kept free for merges and metadata: below it new blocks are refused.
+    pub const fn reserve_bytes(self) -> u64 {
+        let part = self.capacity_bytes / RESERVE_PARTS;
+        if part < RESERVE_BYTES_MAX {
+            part
+        } else {
+            RESERVE_BYTES_MAX
+        }
+    }
+}
+
 /// Reads exactly `buffer.len()` bytes.
 ///
 /// # Errors

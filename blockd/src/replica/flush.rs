@@ -19,6 +19,9 @@ pub(super) struct Dirty {
     /// Counts changes of the image.
     pub(super) data_changes: u64,
     data_synced: u64,
+    /// Counts bytes written to the image.
+    data_bytes: u64,
+    bytes_synced: u64,
     /// Counts changes of the map.
     pub(super) map_changes: u64,
     pub(super) map_synced: u64,
@@ -56,9 +59,21 @@ impl Dirty {
         self.map_planned.max(self.map_synced)
     }
 
+    /// So many bytes are to be written to the image.
+    pub(super) fn data_changes(&mut self, bytes: u64) {
+        self.data_changes += 1;
+        self.data_bytes += bytes;
+    }
+
+    /// Bytes written to the image that a sync may have to write out.
+    pub(super) const fn data_unsynced(&self) -> u64 {
+        self.data_bytes - self.bytes_synced
+    }
+
     /// Everything is durable.
     fn all_synced(&mut self) {
         self.data_synced = self.data_changes;
+        self.bytes_synced = self.data_bytes;
         self.map_synced = self.map_changes;
         self.sums_synced = self.sum_changes;
     }
@@ -79,6 +94,7 @@ pub struct FlushPlan<D: Disk> {
     head: LayerId,
     files: Vec<D::File>,
     data_changes: u64,
+    data_bytes: u64,
     map_changes: u64,
     sum_changes: Option<u64>,
 }
@@ -131,6 +147,7 @@ impl<D: Disk> Replica<D> {
             head: files.layer,
             files: Vec::with_capacity(2),
             data_changes: dirty.data_changes,
+            data_bytes: dirty.data_bytes,
             map_changes: dirty.map_changes,
             sum_changes: None,
         };
@@ -165,6 +182,7 @@ impl<D: Disk> Replica<D> {
             head: self.tree.head(),
             files,
             data_changes: 0,
+            data_bytes: 0,
             map_changes: 0,
             sum_changes: None,
         }
@@ -198,6 +216,7 @@ impl<D: Disk> Replica<D> {
         let dirty = &mut self.dirty;
         if plan.data_changes > dirty.data_synced {
             dirty.data_synced = plan.data_changes;
+            dirty.bytes_synced = plan.data_bytes;
             self.vacated.image_synced(plan.number);
         }
         dirty.map_synced = dirty.map_synced.max(plan.map_changes);
@@ -242,13 +261,19 @@ impl<D: Disk> Replica<D> {
         }
         self.punch_hidden()?;
         self.dirty.plans += 1;
-        let (number, changes) = (self.dirty.plans, self.dirty.data_changes);
+        let number = self.dirty.plans;
         if let Err(error) = self.files.head().image.sync() {
             return Err(self.failed_for_good("a sync", error));
         }
-        self.dirty.data_synced = changes;
+        self.dirty.data_synced = self.dirty.data_changes;
+        self.dirty.bytes_synced = self.dirty.data_bytes;
         self.vacated.image_synced(number);
         Ok(())
+    }
+
+    /// Bytes written to the head that a flush may have to wait for.
+    pub const fn unsynced_bytes(&self) -> u64 {
+        self.dirty.data_unsynced()
     }
 
     /// Makes all of the head durable, sums and holes too.

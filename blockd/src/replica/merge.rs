@@ -292,7 +292,7 @@ impl<D: Disk> Replica<D> {
             self.read_layer_run(source, run, &mut data)?;
             let copied = self.copy_run(source, target, run, &data);
             if target == self.tree.head() {
-                self.dirty.data_changes += 1;
+                self.dirty.data_changes(run.bytes());
                 self.dirty.sum_changes += 1;
                 self.vacated.reuse(&(run.first.raw()..run.end()));
             }

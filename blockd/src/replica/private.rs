@@ -221,8 +221,10 @@ impl<D: Disk> Replica<D> {
             return Ok(false);
         }
         let bytes = self.index.present_blocks(layer) * BLOCK_BYTES;
-        let free = self.disk.space().map(|space| space.free_bytes);
-        let fits = free.is_ok_and(|free| free > bytes + bytes / 8);
+        let fits = self.disk.space().is_ok_and(|space| {
+            // And what its map and sums take.
+            space.free_bytes > bytes + bytes / 8 + space.reserve_bytes()
+        });
         if self.allocation == Allocation::Refused || !fits {
             return Err(Medium::NoSpace);
         }

@@ -14,7 +14,7 @@ use super::load::ScanError;
 use super::read::as_index;
 use super::recover::punch_unmarked;
 use super::refusal::{BlockError, LayerError, Medium, TreeError};
-use super::{Replica, State};
+use super::{Allocation, Replica, State};
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{BLOCK, BlockRun, LayerFiles, Lengths, MapRecord, PLACES, Tree};
 
@@ -135,6 +135,14 @@ impl<D: Disk> Replica<D> {
         let chunk = self.chunk_of(layer, extent)?;
         check_body(chunk, extent, blocks)?;
         self.make_private(layer)?;
+        let record = self.record(layer, chunk)?;
+        let is_new = |block: BlockNumber| !record.present.contains(block.in_chunk());
+        let mut written = extent
+            .blocks()
+            .filter(|block| blocks.present.contains(block.in_chunk()));
+        if self.allocation == Allocation::Refused && written.any(is_new) {
+            return Err(Medium::NoSpace.into());
+        }
         self.forget_chunk(chunk)?;
         let old = self.record(layer, chunk)?;
         let mut new = old;
@@ -179,7 +187,7 @@ impl<D: Disk> Replica<D> {
             };
             written.map_err(|error| self.failed("writing blocks", error))?;
             if layer == self.tree.head() {
-                self.dirty.data_changes += 1;
+                self.dirty.data_changes(run.bytes());
                 self.dirty.sum_changes += 1;
                 self.vacated.reuse(&(run.first.raw()..run.end()));
             }

@@ -114,7 +114,7 @@ impl<D: Disk> Replica<D> {
         self.privacy.abandon();
         let is_head = layer == self.tree.head();
         if is_head {
-            self.dirty.data_changes += 1;
+            self.dirty.data_changes((blocks.len() * BLOCK) as u64);
         }
         for anew in blocks {
             let written = files

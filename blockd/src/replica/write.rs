@@ -195,7 +195,7 @@ impl<D: Disk> Replica<D> {
         sums: &[u32],
     ) -> Result<(), Medium> {
         self.make_pages(run)?;
-        self.dirty.data_changes += 1;
+        self.dirty.data_changes(run.bytes());
         let image = &self.files.head().image;
         let written = image
             .write_at(buffers, run.first.offset())
@@ -239,7 +239,8 @@ impl<D: Disk> Replica<D> {
             self.make_pages(*run)?;
             sums.extend(sums_of(buffers));
         }
-        self.dirty.data_changes += 1;
+        let bytes = runs.iter().map(|(run, _)| run.bytes()).sum();
+        self.dirty.data_changes(bytes);
         let mut rest = &sums[..];
         let written = runs.iter().try_for_each(|(run, buffers)| {
             let image = &self.files.head().image;

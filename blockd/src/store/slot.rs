@@ -222,7 +222,7 @@ impl Slot {
     /// [`Barred`] for everybody else.
     pub fn enter(&self, occupant: Occupant) -> Result<MutexGuard<'_, StoreReplica>, Barred> {
         let mut replica = self.loaded()?.lock();
-        self.renew(occupant)?;
+        drop(self.renew(occupant)?);
         self.tell_watermark(&mut replica);
         Ok(replica)
     }

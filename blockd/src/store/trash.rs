@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ankole_proto::ReplicaId;
 
@@ -29,22 +29,32 @@ pub(super) fn discard(root: &DiskRoot, id: ReplicaId) -> io::Result<()> {
     root.disk().sync_dir(Path::new(TRASH))
 }
 
-/// Removes one thing from the trash; `false` when there is nothing.
+/// Removes one file or empty directory from the trash; `false` when there is nothing.
 ///
 /// # Errors
 ///
 /// As the system says; the next call tries again.
 pub(super) fn empty_one(root: &DiskRoot) -> io::Result<bool> {
-    let Some(name) = root.disk().list(Path::new(TRASH))?.into_iter().next() else {
+    let trash = root.disk().root().join(TRASH);
+    let Some(mut path) = first_in(&trash)? else {
         return Ok(false);
     };
-    let path = root.disk().root().join(TRASH).join(name);
-    if fs::symlink_metadata(&path)?.is_dir() {
-        fs::remove_dir_all(&path)?;
-    } else {
-        fs::remove_file(&path)?;
+    while fs::symlink_metadata(&path)?.is_dir() {
+        match first_in(&path)? {
+            Some(inner) => path = inner,
+            None => {
+                fs::remove_dir(&path)?;
+                return Ok(true);
+            }
+        }
     }
+    fs::remove_file(&path)?;
     Ok(true)
+}
+
+fn first_in(directory: &Path) -> io::Result<Option<PathBuf>> {
+    let first = fs::read_dir(directory)?.next().transpose()?;
+    Ok(first.map(|entry| entry.path()))
 }
 
 #[cfg(test)]
@@ -64,8 +74,10 @@ mod tests {
             assert!(!at.exists());
             discard(&root, id).unwrap();
         }
-        assert!(empty_one(&root).unwrap());
-        assert!(empty_one(&root).unwrap());
+        // Two files, two directories with one directory each.
+        for _ in 0..6 {
+            assert!(empty_one(&root).unwrap());
+        }
         assert!(!empty_one(&root).unwrap());
     }
 }

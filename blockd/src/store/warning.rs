@@ -4,9 +4,6 @@ use ankole_proto::rpc::v1::{ReplicaReport, StoredState};
 
 use crate::disk::Space;
 
-/// What is kept free for merges and metadata: new blocks are refused below the smaller of the two.
-const RESERVE_BYTES: u64 = 1 << 30;
-const RESERVE_PARTS: u64 = 50;
 /// A disk is told to be filling up when this many reserves are all that is left: 10 % of a small one.
 const FILLING_RESERVES: u64 = 5;
 
@@ -24,12 +21,7 @@ pub enum Room {
 impl Room {
     /// Of a disk that is this full.
     pub const fn of(space: Space) -> Self {
-        let parts = space.capacity_bytes / RESERVE_PARTS;
-        let reserve = if parts < RESERVE_BYTES {
-            parts
-        } else {
-            RESERVE_BYTES
-        };
+        let reserve = space.reserve_bytes();
         if space.free_bytes < reserve {
             Self::None
         } else if space.free_bytes < reserve.saturating_mul(FILLING_RESERVES) {
