@@ -10,11 +10,13 @@ use crate::layer::{Tree, TreeShapeError};
 
 /// The file's name in the directory of the replica.
 pub(crate) const FILE_NAME: &str = "replica.json";
-/// The format that this code writes. It reads the one before too.
-pub(crate) const FORMAT: u32 = 2;
+/// The format that this code writes. It reads those before too.
+pub(crate) const FORMAT: u32 = 3;
+/// No layer has [`StoredLayer::mapped`].
+const FORMAT_WITHOUT_MAPPED: u32 = 2;
 /// Every layer is as large as the volume.
 const FORMAT_OF_ONE_SIZE: u32 = 1;
-/// The longest file that is read: 255 layers take about 20 KiB.
+/// The longest file that is read: 255 layers take about 40 KiB.
 pub(crate) const BYTES_MAX: usize = 1 << 20;
 
 /// Whether the replica was complete when the file was written.
@@ -53,6 +55,16 @@ impl std::fmt::Debug for StoredCredential {
     }
 }
 
+/// How many blocks the map of a layer decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mapped {
+    /// Of how many the layer holds the data.
+    pub(crate) present: u64,
+    /// For how many the layers below do not count.
+    pub(crate) zero: u64,
+}
+
 /// A layer of the tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +77,10 @@ pub(crate) struct StoredLayer {
     pub(crate) unsettled: bool,
     /// Of the volume when the layer was the head: how long its files are.
     pub(crate) size: VolumeSize,
+    /// What its map says as long as nothing changes it: a record that has become zeros would else
+    /// count as one that was never written, and older data show through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mapped: Option<Mapped>,
 }
 
 /// A layer as format 1 has it.
@@ -191,6 +207,7 @@ impl From<Described<StoredLayer1>> for Descriptor {
             removing: layer.removing,
             unsettled: layer.unsettled,
             size,
+            mapped: None,
         });
         Self {
             layers: layers.collect(),
@@ -233,6 +250,7 @@ impl Descriptor {
                 removing: false,
                 unsettled: false,
                 size: spec.size,
+                mapped: None,
             }],
             rebuilt: None,
         }
@@ -254,7 +272,7 @@ impl Descriptor {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DescriptorError> {
         let AnyFormat { format } = serde_json::from_slice(bytes)?;
         let descriptor: Self = match format {
-            FORMAT => read::<StoredLayer>(bytes)?,
+            FORMAT | FORMAT_WITHOUT_MAPPED => read::<StoredLayer>(bytes)?,
             FORMAT_OF_ONE_SIZE => read::<StoredLayer1>(bytes)?.into(),
             other => return Err(DescriptorError::Format(other)),
         };
@@ -280,6 +298,56 @@ impl Descriptor {
             Ok(())
         } else {
             Err(DescriptorError::Sizes)
+        }
+    }
+
+    /// Notes what the maps say that nothing changes until the next description: those of sealed layers
+    /// without a merge, and the head's when nobody has it open. `mapped` knows each layer's.
+    pub(crate) fn set_mapped(&mut self, mapped: impl Fn(LayerId) -> Option<Mapped>) {
+        let settled: Vec<bool> = self
+            .layers
+            .iter()
+            .map(|layer| self.is_map_settled(layer))
+            .collect();
+        for (layer, settled) in self.layers.iter_mut().zip(settled) {
+            layer.mapped = settled.then(|| mapped(layer.id)).flatten();
+        }
+    }
+
+    fn is_map_settled(&self, layer: &StoredLayer) -> bool {
+        let is_open = layer.id == self.head && self.stop == Stop::Unclean;
+        self.state == StoredState::Ready && !is_open && !layer.removing && !self.is_target(layer)
+    }
+
+    /// Whether a layer may be merged into this one.
+    fn is_target(&self, layer: &StoredLayer) -> bool {
+        let siblings = self
+            .layers
+            .iter()
+            .filter(|other| other.parent == layer.parent);
+        let below = layer.parent.and_then(|parent| self.layer(parent));
+        below.is_some_and(|below| below.removing) && siblings.count() == 1
+    }
+
+    /// Whether the head may hold what is not durable, or not marked: an engine had it open, or a layer
+    /// was being merged into it, which goes on when no engine has.
+    pub(crate) fn is_head_in_doubt(&self) -> bool {
+        self.stop == Stop::Unclean
+            || self
+                .layer(self.head)
+                .is_some_and(|head| self.is_target(head))
+    }
+
+    /// What is wrong with the map of a layer that says this.
+    pub(crate) fn check_mapped(&self, layer: LayerId, found: Mapped) -> Result<(), String> {
+        let wanted = self.layer(layer).and_then(|layer| layer.mapped);
+        match wanted.filter(|wanted| *wanted != found) {
+            None => Ok(()),
+            Some(wanted) => Err(format!(
+                "records are missing or old: it holds {} blocks and hides {}, and should hold {} and \
+                 hide {}",
+                found.present, found.zero, wanted.present, wanted.zero
+            )),
         }
     }
 
@@ -330,6 +398,7 @@ impl Descriptor {
                     removing: known.is_some_and(|layer| layer.removing) && link.layer != self.head,
                     unsettled: known.is_some_and(|layer| layer.unsettled),
                     size: known.map_or(self.size, |layer| layer.size),
+                    mapped: None,
                 }
             })
             .collect();

@@ -101,7 +101,8 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Makes this description durable, then obeys it.
-    pub(super) fn commit(&mut self, next: Descriptor) -> Result<(), Medium> {
+    pub(super) fn commit(&mut self, mut next: Descriptor) -> Result<(), Medium> {
+        next.set_mapped(|layer| self.index.mapped(layer));
         if next == self.descriptor {
             return Ok(());
         }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use ankole_proto::wire::rebuild::ChunkBitmap;
 use ankole_proto::{BlockNumber, ChunkNumber, LayerId, VolumeSize};
 
+use super::descriptor::Mapped;
 use crate::layer::{MapRecord, PLACES};
 
 /// No layer holds the block, or it is hidden: it reads as zeros.
@@ -15,7 +17,7 @@ pub(super) struct Index {
     blocks: Vec<u8>,
     slots: BTreeMap<LayerId, u8>,
     layers: [Option<LayerId>; 256],
-    present: BTreeMap<LayerId, u64>,
+    mapped: BTreeMap<LayerId, Mapped>,
 }
 
 /// Every bit of a byte as a byte: all ones or zero, the lowest first.
@@ -47,7 +49,7 @@ impl Index {
             blocks: vec![HOLE; usize::try_from(size.blocks()).unwrap_or(usize::MAX)],
             slots: BTreeMap::new(),
             layers: [None; 256],
-            present: BTreeMap::new(),
+            mapped: BTreeMap::new(),
         }
     }
 
@@ -76,7 +78,7 @@ impl Index {
         let slot = free.unwrap_or(u8::MAX);
         self.layers[usize::from(slot)] = Some(layer);
         self.slots.insert(layer, slot);
-        self.present.insert(layer, 0);
+        self.mapped.insert(layer, Mapped::default());
         slot
     }
 
@@ -85,7 +87,7 @@ impl Index {
         if let Some(slot) = self.slots.remove(&layer) {
             self.layers[usize::from(slot)] = None;
         }
-        self.present.remove(&layer);
+        self.mapped.remove(&layer);
     }
 
     /// A layer's slot, or [`HOLE`] when it has none.
@@ -150,13 +152,34 @@ impl Index {
 
     /// Blocks that a layer holds.
     pub(super) fn present_blocks(&self, layer: LayerId) -> u64 {
-        self.present.get(&layer).copied().unwrap_or(0)
+        self.mapped(layer).unwrap_or_default().present
+    }
+
+    /// What a layer's map says; `None` of a layer without a slot.
+    pub(super) fn mapped(&self, layer: LayerId) -> Option<Mapped> {
+        self.mapped.get(&layer).copied()
+    }
+
+    /// Says it.
+    pub(super) fn set_mapped(&mut self, layer: LayerId, mapped: Mapped) {
+        if let Some(entry) = self.mapped.get_mut(&layer) {
+            *entry = mapped;
+        }
     }
 
     /// A layer holds more or fewer blocks.
     pub(super) fn count(&mut self, layer: LayerId, before: u64, after: u64) {
-        if let Some(count) = self.present.get_mut(&layer) {
-            *count = (*count + after).saturating_sub(before);
+        if let Some(Mapped { present, .. }) = self.mapped.get_mut(&layer) {
+            *present = (*present + after).saturating_sub(before);
+        }
+    }
+
+    /// A record of a layer's map has become another.
+    pub(super) fn recount(&mut self, layer: LayerId, before: &MapRecord, after: &MapRecord) {
+        let count = |bits: &ChunkBitmap| bits.count() as u64;
+        self.count(layer, count(&before.present), count(&after.present));
+        if let Some(Mapped { zero, .. }) = self.mapped.get_mut(&layer) {
+            *zero = (*zero + count(&after.zero)).saturating_sub(count(&before.zero));
         }
     }
 }

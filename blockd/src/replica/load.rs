@@ -8,7 +8,7 @@ use ankole_proto::{ChunkNumber, LayerId};
 use super::census::Census;
 use super::chunk_cache::{CacheBudget, ChunkCache};
 use super::damages::Damages;
-use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Stop, StoredState};
+use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Mapped, Stop, StoredState};
 use super::flush::Dirty;
 use super::index::Index;
 use super::memory::Recollection;
@@ -68,19 +68,19 @@ pub(super) fn scan_layer<F: DiskFile>(
     in_chain: bool,
 ) -> Result<(), ScanError> {
     let slot = index.add_layer(files.layer);
-    let mut present = 0;
+    let mut mapped = Mapped::default();
     files.each_record(
         |chunk, _| ScanError::Damaged(chunk),
         |chunk, record| {
-            present += record.present.count() as u64;
+            mapped.present += record.present.count() as u64;
+            mapped.zero += record.zero.count() as u64;
             if in_chain {
                 index.overlay(slot, chunk, &record);
             }
             Ok(())
         },
     )?;
-    let before = index.present_blocks(files.layer);
-    index.count(files.layer, before, present);
+    index.set_mapped(files.layer, mapped);
     Ok(())
 }
 
@@ -190,7 +190,7 @@ impl<D: Disk> Replica<D> {
         let (index, head) = read_layers(disk, directory, &descriptor, &tree)?;
         let size = descriptor.size;
         let sizes = descriptor.layers.iter().map(|layer| (layer.id, layer.size));
-        let dirty = if is_head_in_doubt(&descriptor, &tree) {
+        let dirty = if descriptor.is_head_in_doubt() {
             Dirty::left_behind()
         } else {
             Dirty::default()
@@ -254,14 +254,19 @@ impl<D: Disk> Replica<D> {
     }
 }
 
-/// Whether the head may hold what is not durable, or not marked: an engine had it open, or a layer was
-/// being merged into it, which goes on when no engine has.
-fn is_head_in_doubt(descriptor: &Descriptor, tree: &Tree) -> bool {
-    let parent = tree.parent(tree.head());
-    let is_merging = parent
-        .and_then(|parent| descriptor.layer(parent))
-        .is_some_and(|parent| parent.removing);
-    is_merging || descriptor.stop == Stop::Unclean
+/// Refuses a map of which records are gone.
+pub(super) fn check_mapped(
+    directory: &Path,
+    descriptor: &Descriptor,
+    layer: LayerId,
+    found: Mapped,
+) -> Result<(), LoadError> {
+    descriptor
+        .check_mapped(layer, found)
+        .map_err(|reason| LoadError::BadFile {
+            file: file_path(directory, layer, Part::Map).display().to_string(),
+            reason,
+        })
 }
 
 /// Whether another replica has the layer's files too: then no rebuild here has written to them.
@@ -287,7 +292,7 @@ fn read_layers<D: Disk>(
         let lengths = Lengths::of(descriptor.size_of(layer));
         let files = open_layer(disk, directory, layer, lengths)?;
         let in_doubt = match descriptor.stop {
-            _ if layer == tree.head() => is_head_in_doubt(descriptor, tree),
+            _ if layer == tree.head() => descriptor.is_head_in_doubt(),
             Stop::Unclean => descriptor.state == StoredState::Rebuilding,
             Stop::Clean => false,
         };
@@ -296,6 +301,8 @@ fn read_layers<D: Disk>(
         }
         scan_layer(&files, &mut index, chain.contains(&layer))
             .map_err(|error| scan_error(directory, layer, error))?;
+        let mapped = index.mapped(layer).unwrap_or_default();
+        check_mapped(directory, descriptor, layer, mapped)?;
     }
     Ok((index, head))
 }

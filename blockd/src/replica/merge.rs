@@ -342,8 +342,7 @@ impl<D: Disk> Replica<D> {
             self.dirty.map_changes += 1;
         }
         self.put_record(target, chunk, &new)?;
-        let (before, after) = (old.present.count(), new.present.count());
-        self.index.count(target, before as u64, after as u64);
+        self.index.recount(target, &old, &new);
         let (from, to) = (self.index.slot(source), self.index.slot(target));
         for block in chunk.extent_in(self.size).blocks() {
             if moved.present.contains(block.in_chunk()) && self.index.slot_of(block) == from {

@@ -158,8 +158,7 @@ impl<D: Disk> Replica<D> {
                 self.dirty.map_changes += 1;
             }
         }
-        let (before, after) = (old.present.count(), new.present.count());
-        self.index.count(layer, before as u64, after as u64);
+        self.index.recount(layer, &old, &new);
         self.drop_absent(layer, &old, &new, extent)?;
         self.look_up_again(chunk, extent)?;
         self.damages.mend(layer, extent.blocks());

@@ -107,8 +107,7 @@ impl<D: Disk> Replica<D> {
         }
         self.dirty.map_changes += 1;
         self.put_record(head, chunk, &new)?;
-        let (before, after) = (old.present.count(), new.present.count());
-        self.index.count(head, before as u64, after as u64);
+        self.index.recount(head, &old, &new);
         self.damages.mend(head, part.blocks());
         for block in part.blocks() {
             let place = block.in_chunk();

@@ -85,7 +85,7 @@ impl<D: Disk> Replica<D> {
                 continue;
             }
             self.put_record(source, chunk, &MapRecord::default())?;
-            self.index.count(source, old.present.count() as u64, 0);
+            self.index.recount(source, &old, &MapRecord::default());
             if let Some(merge) = &mut self.merge {
                 merge.release.cleared.push((chunk, old.present));
             }
