@@ -274,8 +274,8 @@ fn a_deleted_replica_is_gone_for_its_connection_too() {
     let header = client.header(Opcode::Read, 0, BLOCK);
     assert_eq!(client.refused(header, &[]), ErrorCode::NoSuchReplica);
     assert!(client.receive().is_err());
-    assert!(node.store.empty_trash());
-    assert!(!node.store.empty_trash());
+    let removed = (0..100).take_while(|_| node.store.empty_trash()).count();
+    assert!((1..100).contains(&removed), "{removed}");
     eventually("the connection is off the list", || {
         (node.server.connections() == 0).then_some(())
     });
