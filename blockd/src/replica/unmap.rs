@@ -6,13 +6,15 @@ use ankole_proto::{BlockNumber, ChunkNumber, Epoch, Extent};
 use super::index::HOLE;
 use super::read::as_index;
 use super::refusal::{BlockError, DataError, Medium};
+use super::write::WholeBlock;
 use super::{Mutation, Replica};
 use crate::disk::Disk;
-use crate::layer::{BLOCK, PLACES};
+use crate::layer::PLACES;
 
 impl<D: Disk> Replica<D> {
     /// Unmaps the extent: it reads as zeros from now on; its space is given back after the next
-    /// flush. Blocks that it covers partly are written as zeros there.
+    /// flush. Blocks that it covers partly are written as zeros there, which may need space: all of it
+    /// is done or, when the disk is full, nothing.
     ///
     /// # Errors
     ///
@@ -29,18 +31,27 @@ impl<D: Disk> Replica<D> {
             return Ok(());
         }
         let inner = extent.to_blocks_inward();
+        let hidden: Vec<(ChunkNumber, Extent)> = inner
+            .into_iter()
+            .flat_map(Extent::chunks)
+            .filter_map(|chunk| {
+                let part = inner?.intersection(chunk.extent_in(self.size))?;
+                Some((chunk, part))
+            })
+            .collect();
+        // What needs space goes first: a full disk then refuses it all.
+        for (chunk, part) in &hidden {
+            self.back_record(*chunk, *part)?;
+        }
         let (left_end, right_start) = match inner {
             Some(inner) => (inner.offset(), inner.end()),
             None => (extent.end(), extent.end()),
         };
-        self.zero_part(extent.offset(), left_end)?;
-        self.zero_part(right_start, extent.end())?;
-        for chunk in inner.into_iter().flat_map(Extent::chunks) {
-            if let Some(part) =
-                inner.and_then(|inner| inner.intersection(chunk.extent_in(self.size)))
-            {
-                self.hide_blocks(chunk, part)?;
-            }
+        let mut parts = self.zeroed_parts(extent.offset(), left_end)?;
+        parts.extend(self.zeroed_parts(right_start, extent.end())?);
+        self.put_apart(&parts)?;
+        for (chunk, part) in hidden {
+            self.hide_blocks(chunk, part)?;
         }
         if self.vacated.is_full() {
             self.flush_now()?;
@@ -63,20 +74,37 @@ impl<D: Disk> Replica<D> {
         self.unmap(epoch, extent, mutation)
     }
 
-    /// Writes zeros to parts of at most two blocks.
-    fn zero_part(&mut self, start: u64, end: u64) -> Result<(), BlockError> {
+    /// The blocks that the range covers in part, at most two, as they are to be: with zeros there.
+    fn zeroed_parts(&mut self, start: u64, end: u64) -> Result<Vec<WholeBlock>, BlockError> {
+        let mut parts = Vec::new();
         let mut at = start;
         while at < end {
             let block = BlockNumber::at(at);
             let stop = block.extent().end().min(end);
-            if let Some(part) = Extent::new(at, stop - at)
-                && !self.reads_as_hole(block)
-            {
-                let zeros = [0; BLOCK];
-                let data = zeros.get(..as_index(stop - at)).unwrap_or_default();
-                self.write_parts(part, data)?;
+            if !self.reads_as_hole(block) {
+                let mut data = self.read_block(block)?;
+                let (from, to) = (at - block.offset(), stop - block.offset());
+                if let Some(part) = data.get_mut(as_index(from)..as_index(to)) {
+                    part.fill(0);
+                }
+                parts.push((block, data));
             }
             at = stop;
+        }
+        Ok(parts)
+    }
+
+    /// Takes space for the head's map record of a chunk of which this part is to be hidden, where none
+    /// was taken yet.
+    fn back_record(&mut self, chunk: ChunkNumber, part: Extent) -> Result<(), Medium> {
+        if part.blocks().all(|block| self.reads_as_hole(block)) {
+            return Ok(());
+        }
+        let head = self.tree.head();
+        let record = self.record(head, chunk)?;
+        if record.is_empty() {
+            self.dirty.map_changes += 1;
+            self.put_record(head, chunk, &record)?;
         }
         Ok(())
     }

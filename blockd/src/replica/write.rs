@@ -26,6 +26,9 @@ fn sums_of<'a>(buffers: &'a [IoSlice<'_>]) -> impl Iterator<Item = u32> + use<'a
         .map(ankole_proto::crc32c)
 }
 
+/// A block and all that it holds.
+pub(super) type WholeBlock = (BlockNumber, [u8; BLOCK]);
+
 impl<D: Disk> Replica<D> {
     /// Writes `data` at `extent`; with `fua` it is durable on return.
     ///
@@ -155,6 +158,30 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
+    /// Writes single blocks, in ascending order, to the head.
+    pub(super) fn put_apart(&mut self, blocks: &[WholeBlock]) -> Result<(), Medium> {
+        let head = self.index.slot(self.tree.head());
+        let buffers: Vec<(BlockRun, [IoSlice<'_>; 1])> = blocks
+            .iter()
+            .map(|(first, data)| {
+                let run = BlockRun {
+                    first: *first,
+                    count: 1,
+                };
+                (run, [IoSlice::new(data)])
+            })
+            .collect();
+        let (held, fresh): (Vec<_>, Vec<_>) = buffers
+            .iter()
+            .map(|(run, data)| (*run, data.as_slice()))
+            .partition(|(run, _)| self.index.slot_of(run.first) == head);
+        if !fresh.is_empty() {
+            self.write_fresh(&fresh)?;
+        }
+        held.into_iter()
+            .try_for_each(|(run, data)| self.overwrite(run, data))
+    }
+
     /// The parts of a run that the head does not hold, and those that it does.
     fn split_run(&self, run: BlockRun) -> (Vec<BlockRun>, Vec<BlockRun>) {
         let head = self.index.slot(self.tree.head());
@@ -281,6 +308,13 @@ impl<D: Disk> Replica<D> {
         while at < last.end() {
             let chunk = BlockNumber::from_raw(at).chunk();
             let end = (chunk.first_block().raw() + CHUNK_BLOCKS).min(last.end());
+            if !runs
+                .iter()
+                .any(|(run, _)| run.first.raw() < end && run.end() > at)
+            {
+                at = end;
+                continue;
+            }
             let old = self.record(head, chunk)?;
             let (mut new, mut added) = (old, 0);
             for (run, _) in runs {

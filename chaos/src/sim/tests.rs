@@ -23,7 +23,7 @@ fn different_seeds_give_different_traces() {
 
 /// Seeds that once found something, each with what it was. What a seed does changes with the
 /// simulator, so they are kept for what they are: cheap, and once interesting.
-const REGRESSIONS: [(u64, &str); 3] = [
+const REGRESSIONS: [(u64, &str); 4] = [
     (
         334,
         "a replica whose store faulted during its rebuild was never replaced",
@@ -33,6 +33,10 @@ const REGRESSIONS: [(u64, &str); 3] = [
         "a disk that refuses to tell its space ended the blockd's heartbeats",
     ),
     (591, "as 405, with a volume that is being created"),
+    (
+        4086,
+        "an unmap that full disks refused was done in part, by one replica more than by the others",
+    ),
 ];
 
 #[test]

@@ -221,3 +221,32 @@ fn a_sync_that_meets_a_full_disk_faults_what_is_in_use() {
         "{faulted}: three files and a directory are synced"
     );
 }
+
+#[test]
+fn an_unmap_that_a_full_disk_refuses_has_changed_nothing() {
+    const CHUNKS: u64 = 20;
+    let blocks = CHUNKS * 512;
+    let mut refused = 0;
+    for free_pages in 0.. {
+        let (disk, mut rig) = Rig::new(blocks);
+        // Parts of two blocks that only a snapshot holds, and whole ones between, in chunks whose map
+        // records are in two pages.
+        for chunk in 0..CHUNKS {
+            rig.write(chunk * 512 * BLOCK, &[1; 4096]).unwrap();
+        }
+        rig.seal(2).unwrap();
+        let before = rig.read_all();
+        let space = disk.space().unwrap();
+        disk.set_capacity(space.capacity_bytes - space.free_bytes + free_pages * BLOCK);
+        match rig.unmap(512, (CHUNKS - 1) * 512 * BLOCK) {
+            Ok(()) => break,
+            Err(DataError::Medium(Medium::NoSpace)) => refused += 1,
+            Err(error) => panic!("{free_pages} free: {error}"),
+        }
+        assert!(rig.read_all() == before, "{free_pages} free");
+    }
+    assert_eq!(
+        refused, 6,
+        "pages: two of blocks, two of sums, two of the map"
+    );
+}
