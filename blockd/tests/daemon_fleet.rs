@@ -17,7 +17,7 @@ use ankole_blockd::store::Store;
 use ankole_proto::rpc::v1::fleet_server::{Fleet, FleetServer};
 use ankole_proto::rpc::v1::{
     AgentOrders, AgentReport, BlockdOrders, BlockdReport, CloneSource, Damage, EngineOrders,
-    EngineReport, EpochGrant, GrantEpochRequest, RecordReplicaInSyncRequest,
+    EngineReport, EpochGrant, Flaw, GrantEpochRequest, RecordReplicaInSyncRequest,
     RecordReplicaLostRequest, RecordReservationsRequest, RecordTaskDoneRequest, ReplicaOrder,
     ReplicaReport, StoredState,
 };
@@ -497,8 +497,12 @@ fn a_scrub_that_is_asked_for_finds_a_bad_block_which_a_peer_repairs() {
     let damage = Damage {
         layer: layer(1).to_string(),
         offset: 0,
+        flaw: Flaw::Mismatch.into(),
+        found_at_ms: found.damages[0].found_at_ms,
     };
     assert_eq!(found.damages, [damage]);
+    let since = found.damages[0].found_at_ms;
+    assert!((scrub.started_at_ms..=scrub.finished_at_ms).contains(&since));
     let usage = manager.hears("what can be reclaimed", |report| {
         let usage = replica(report)?.usage.clone();
         (usage.first()?.reclaimable_bytes > 0).then_some(usage)

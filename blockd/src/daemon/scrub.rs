@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ankole_proto::BLOCK_BYTES;
 
 use super::stop::Stop;
-use crate::replica::Progress;
+use crate::replica::{News, Progress};
 use crate::store::{Slot, Store, now_ms};
 
 /// What one step reads at most, with the replica held: 256 KiB.
@@ -71,14 +71,11 @@ fn take_turn(slot: &Slot, stop: &Stop, pace: ScrubPace) -> bool {
         let Some(mut replica) = slot.replica() else {
             return false;
         };
-        let before = replica.damages_found();
         let stepped = replica.scrub_step(STEP_BLOCKS, now_ms());
-        let found = replica.damages_found() - before;
+        let news = replica.take_news();
         let report = replica.scrub_report();
         drop(replica);
-        if found > 0 {
-            tracing::error!(replica = %slot.id(), blocks = found, "a scrub found bad blocks");
-        }
+        log_news(slot, &news);
         let is_over = report.finished_at_ms != 0;
         let blocks = match stepped {
             Ok(Progress::Working { blocks }) => blocks,
@@ -88,10 +85,8 @@ fn take_turn(slot: &Slot, stop: &Stop, pace: ScrubPace) -> bool {
                 return false;
             }
         };
-        if found > 0 || is_over {
-            slot.tell();
-        }
         if is_over {
+            slot.tell();
             tracing::info!(replica = %slot.id(), bytes = report.done_bytes,
                 findings = report.findings, "scrub done");
             return false;
@@ -103,6 +98,22 @@ fn take_turn(slot: &Slot, stop: &Stop, pace: ScrubPace) -> bool {
         }
     }
     true
+}
+
+/// Names each bad block that was found since the last step, by the scrub, a read or a merge.
+fn log_news(slot: &Slot, news: &News) {
+    for damage in &news.damages {
+        let (layer, offset) = (damage.at.layer, damage.at.block.offset());
+        tracing::error!(replica = %slot.id(), %layer, offset, bytes = BLOCK_BYTES,
+            "a block {}; to be repaired from another replica", damage.flaw);
+    }
+    let unnamed = news.count - news.damages.len() as u64;
+    if unnamed > 0 {
+        tracing::error!(replica = %slot.id(), blocks = unnamed, "and more bad blocks at once");
+    }
+    if news.count > 0 {
+        slot.tell();
+    }
 }
 
 /// Writes down how far those are that are under way.

@@ -55,6 +55,8 @@ mod tests {
         let damages = layers.iter().take(64).map(|layer| Damage {
             layer: layer.clone(),
             offset: 1 << 40,
+            flaw: 2,
+            found_at_ms: 1 << 41,
         });
         ReplicaReport {
             id: format!("{number:032x}"),

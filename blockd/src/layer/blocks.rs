@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use ankole_proto::{BLOCK_BYTES, BlockNumber};
+use serde::{Deserialize, Serialize};
 
 use super::BLOCK;
 use super::files::LayerFiles;
@@ -45,6 +46,17 @@ impl BlockRun {
     pub const fn end(self) -> u64 {
         self.first.raw() + self.count
     }
+}
+
+/// What is wrong with a bad block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Flaw {
+    /// What the disk gives is not what was written.
+    #[error("does not match its checksum")]
+    Mismatch,
+    /// The disk gives nothing.
+    #[error("cannot be read")]
+    Unreadable,
 }
 
 impl<F: DiskFile> LayerFiles<F> {
@@ -89,7 +101,7 @@ impl<F: DiskFile> LayerFiles<F> {
         run: BlockRun,
         buffer: &mut Vec<u8>,
         sums: &mut Vec<u8>,
-    ) -> io::Result<Vec<BlockNumber>> {
+    ) -> io::Result<Vec<(BlockNumber, Flaw)>> {
         buffer.clear();
         buffer.resize(usize::try_from(run.bytes()).unwrap_or_default(), 0);
         let whole = read_exact_at(&self.image, buffer, run.first.offset()).is_ok();
@@ -100,8 +112,10 @@ impl<F: DiskFile> LayerFiles<F> {
         let mut bad = Vec::new();
         for (number, (block, stated)) in run.blocks().zip(blocks) {
             let readable = whole || read_exact_at(&self.image, block, number.offset()).is_ok();
-            if !readable || ankole_proto::crc32c(block).to_le_bytes() != stated {
-                bad.push(number);
+            if !readable {
+                bad.push((number, Flaw::Unreadable));
+            } else if ankole_proto::crc32c(block).to_le_bytes() != stated {
+                bad.push((number, Flaw::Mismatch));
             }
         }
         Ok(bad)

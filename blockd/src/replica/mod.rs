@@ -54,6 +54,7 @@ mod write;
 pub use chunk_cache::CacheBudget;
 pub use clone::{CloneError, CloneSpec};
 pub use create::{CreateError, ReplicaSpec, create, destroy};
+pub use damages::{Damage, News};
 pub use descriptor::{Stop, StoredState};
 pub use flush::{FlushPlan, WRITEBACK_CHUNKS_MAX};
 pub use load::LoadError;

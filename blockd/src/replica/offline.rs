@@ -13,7 +13,7 @@ use super::rebuild::present_runs;
 use super::recover::allocated_in;
 use super::scrub::DAMAGES_TOLD;
 use crate::disk::{Disk, DiskFile};
-use crate::layer::{BLOCK, LayerFiles, Lengths, MapRecord, PLACES, Part, file_path};
+use crate::layer::{BLOCK, Flaw, LayerFiles, Lengths, MapRecord, PLACES, Part, file_path};
 
 /// The most findings that are listed; all are counted.
 const FINDINGS_MAX: usize = 100;
@@ -93,17 +93,14 @@ impl Verification {
         }
     }
 
-    fn find_block(&mut self, layer: LayerId, block: BlockNumber) {
+    fn find_block(&mut self, layer: LayerId, block: BlockNumber, flaw: Flaw) {
         if self.damages.len() < DAMAGES_TOLD {
             self.damages.push(DamagedBlock {
                 layer: layer.to_string(),
                 offset: block.offset(),
             });
         }
-        self.find(format!(
-            "block {} of layer {layer} does not match its checksum or cannot be read",
-            block.raw()
-        ));
+        self.find(format!("block {} of layer {layer} {flaw}", block.raw()));
     }
 }
 
@@ -268,7 +265,7 @@ fn verify_layer<F: DiskFile>(
                 Ok(bad) if lenient => found.unsettled_blocks += bad.len() as u64,
                 Ok(bad) => bad
                     .into_iter()
-                    .for_each(|block| found.find_block(id, block)),
+                    .for_each(|(block, flaw)| found.find_block(id, block, flaw)),
                 Err(error) => found.find(format!("layer {id}: chunk {}: {error}", chunk.raw())),
             }
         }

@@ -15,7 +15,7 @@ use ankole_proto::{BLOCK_BYTES, BlockNumber, LayerId};
 use super::refusal::{BlockError, ChecksumMismatch, Medium, WorkError};
 use super::{Allocation, Progress, Replica, State};
 use crate::disk::Disk;
-use crate::layer::{Part, file_path};
+use crate::layer::{Flaw, Part, file_path};
 
 use parts::{
     COPY_BYTES_MAX, COPY_SUFFIX, CopiedPart, CopyError, beside, create_copies, replace_all,
@@ -289,7 +289,7 @@ impl<D: Disk> Replica<D> {
             layer: layer.unwrap_or(self.tree.head()),
             block,
         };
-        self.damages.find(damage);
+        self.damages.find(damage, Flaw::Unreadable);
         damage.into()
     }
 

@@ -8,7 +8,7 @@ use super::index::HOLE;
 use super::refusal::{BlockError, ChecksumMismatch, DataError};
 use super::{Replica, State};
 use crate::disk::{Disk, append_exact_at, read_exact_at};
-use crate::layer::{BLOCK, BlockRun};
+use crate::layer::{BLOCK, BlockRun, Flaw};
 
 /// A length that fits in memory; lengths were bounded before they come here.
 pub(super) fn as_index(bytes: u64) -> usize {
@@ -149,7 +149,7 @@ impl<D: Disk> Replica<D> {
         for (block, data) in run.blocks().zip(buffer.chunks_exact_mut(BLOCK)) {
             if read_exact_at(&image, data, block.offset()).is_err() {
                 let damage = ChecksumMismatch { layer, block };
-                self.damages.find(damage);
+                self.damages.find(damage, Flaw::Unreadable);
                 return Err(damage.into());
             }
         }
@@ -202,10 +202,9 @@ impl<D: Disk> Replica<D> {
         };
         if !self.is_unsettled(layer) {
             for (block, _) in &differing {
-                self.damages.find(ChecksumMismatch {
-                    layer,
-                    block: *block,
-                });
+                let block = *block;
+                let damage = ChecksumMismatch { layer, block };
+                self.damages.find(damage, Flaw::Mismatch);
             }
             return Err(ChecksumMismatch { layer, block }.into());
         }

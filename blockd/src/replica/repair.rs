@@ -86,7 +86,7 @@ impl<D: Disk> Replica<D> {
                 Err(error) => Err(error),
             };
             let found = looked.map_err(|error| self.failed("reading checksums", error))?;
-            for block in found {
+            for (block, _) in found {
                 let at = as_index(block.raw() - run.first.raw());
                 let data = now.get(at * BLOCK..(at + 1) * BLOCK).unwrap_or_default();
                 let sum = ankole_proto::crc32c(data);

@@ -9,12 +9,13 @@ use std::path::Path;
 use ankole_proto::{BLOCK_BYTES, BlockNumber, Extent, LayerId};
 use serde::{Deserialize, Serialize};
 
-use super::damages::Damages;
+use super::damages::{Damage, Damages, News};
 use super::descriptor::Descriptor;
 use super::rebuild::present_runs;
 use super::refusal::{ChecksumMismatch, WorkError};
 use super::{Progress, Replica, State};
 use crate::disk::Disk;
+use crate::layer::Flaw;
 
 /// The file's name in the directory of the replica.
 const FILE_NAME: &str = "scrub.json";
@@ -51,6 +52,9 @@ pub(super) struct Scrub {
     next_block: u64,
     /// The first bad blocks that were known: to be known again after a restart.
     damages: Vec<(LayerId, u64)>,
+    /// What is wrong with each of them, and since when.
+    #[serde(default)]
+    flaws: Vec<(Flaw, u64)>,
 }
 
 impl Scrub {
@@ -64,13 +68,20 @@ impl Scrub {
         let read = disk.read_file(&directory.join(FILE_NAME), BYTES_MAX).ok();
         let scrub: Option<Self> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let mut scrub = scrub.unwrap_or_default();
-        for (layer, block) in scrub.damages.drain(..).take(DAMAGES_TOLD) {
+        let unknown = std::iter::repeat((Flaw::Mismatch, 0));
+        let flaws = scrub.flaws.drain(..).chain(unknown);
+        let known = scrub.damages.drain(..).take(DAMAGES_TOLD).zip(flaws);
+        for ((layer, block), (flaw, found_at_ms)) in known {
             let is_ours = descriptor
                 .layer(layer)
                 .is_some_and(|layer| block < layer.size.blocks());
             if is_ours {
                 let block = BlockNumber::from_raw(block);
-                damages.find(ChecksumMismatch { layer, block });
+                damages.know(Damage {
+                    at: ChecksumMismatch { layer, block },
+                    flaw,
+                    found_at_ms,
+                });
             }
         }
         scrub
@@ -88,13 +99,13 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Blocks that are known to be bad: how many, and the first [`DAMAGES_TOLD`] of them.
-    pub fn damages(&self) -> (u64, Vec<ChecksumMismatch>) {
+    pub fn damages(&self) -> (u64, Vec<Damage>) {
         (self.damages.count(), self.damages.first(DAMAGES_TOLD))
     }
 
-    /// Grows with each bad block that was not known.
-    pub const fn damages_found(&self) -> u64 {
-        self.damages.found
+    /// The bad blocks that were found since the last call, for the log; by whomever.
+    pub fn take_news(&mut self) -> News {
+        self.damages.take_news()
     }
 
     /// Whether the last scrub began so long ago that the next one is due.
@@ -128,10 +139,12 @@ impl<D: Disk> Replica<D> {
     /// (INV-10).
     pub fn save_scrub(&mut self) {
         let damages = self.damages.first(DAMAGES_TOLD);
-        self.scrub.damages = damages
+        let places = damages.iter().map(|damage| damage.at);
+        self.scrub.damages = places.map(|at| (at.layer, at.block.raw())).collect();
+        let flaws = damages
             .iter()
-            .map(|damage| (damage.layer, damage.block.raw()))
-            .collect();
+            .map(|damage| (damage.flaw, damage.found_at_ms));
+        self.scrub.flaws = flaws.collect();
         let bytes = serde_json::to_vec(&self.scrub).unwrap_or_default();
         let path = self.directory.join(FILE_NAME);
         if let Err(error) = self.disk.replace_file(&path, &bytes) {
@@ -151,6 +164,7 @@ impl<D: Disk> Replica<D> {
         budget_blocks: u64,
         now_ms: u64,
     ) -> Result<Progress<D>, WorkError> {
+        self.damages.now_ms = now_ms;
         self.check_sound()?;
         let unsettled = self.descriptor.layers.iter().any(|layer| layer.unsettled);
         if !self.scrub.is_under_way() || self.state == State::Rebuilding || unsettled {
@@ -219,12 +233,13 @@ impl<D: Disk> Replica<D> {
             };
             bad.extend(looked.map_err(|error| self.failed("reading checksums", error))?);
         }
-        let sound = part.blocks().filter(|block| !bad.contains(block));
+        let is_bad = |block: &BlockNumber| bad.iter().any(|(one, _)| one == block);
+        let sound = part.blocks().filter(|block| !is_bad(block));
         self.damages.mend(layer, sound);
         let report = &mut self.scrub.report;
         report.findings = report.findings.saturating_add(bad.len() as u64);
-        for block in bad {
-            self.damages.find(ChecksumMismatch { layer, block });
+        for (block, flaw) in bad {
+            self.damages.find(ChecksumMismatch { layer, block }, flaw);
         }
         Ok(read)
     }

@@ -1,7 +1,7 @@
 //! What the managers are told of the disks and replicas.
 
 use ankole_proto::rpc::v1::{
-    Damage, DiskReport, LayerUsage, ReplicaReport, ScrubProgress, StoredState,
+    self as rpc, Damage, DiskReport, LayerUsage, ReplicaReport, ScrubProgress, StoredState,
 };
 use ankole_proto::wire::body::Memory;
 use ankole_proto::{LayerId, ReplicaId};
@@ -10,7 +10,8 @@ use super::disk_root::DiskRoot;
 use super::warning::warning;
 use super::{Missing, Slot, Store, now_ms};
 use crate::disk::{Disk, Space};
-use crate::replica::{ChecksumMismatch, Replica, ScrubReport, State};
+use crate::layer::Flaw;
+use crate::replica::{Replica, ScrubReport, State};
 
 impl Store {
     /// Every disk with its replicas, as they are now.
@@ -100,10 +101,16 @@ fn layer_usage(usage: &crate::replica::LayerUsage) -> LayerUsage {
     }
 }
 
-fn damage(damage: &ChecksumMismatch) -> Damage {
+fn damage(damage: &crate::replica::Damage) -> Damage {
+    let flaw = match damage.flaw {
+        Flaw::Mismatch => rpc::Flaw::Mismatch,
+        Flaw::Unreadable => rpc::Flaw::Unreadable,
+    };
     Damage {
-        layer: damage.layer.to_string(),
-        offset: damage.block.offset(),
+        layer: damage.at.layer.to_string(),
+        offset: damage.at.block.offset(),
+        flaw: flaw.into(),
+        found_at_ms: damage.found_at_ms,
     }
 }
 

@@ -7,7 +7,7 @@ use ankole_proto::rpc::v1 as rpc;
 use crate::cli::{ClusterCommand, EventCommand, ManagerArgs, NodeCommand, Output, SnapshotCommand};
 use crate::managers::{Managers, request_id};
 use crate::output;
-use crate::view::{ClusterView, EventView, NodeView, SnapshotView, VolumeView};
+use crate::view::{ClusterView, EventView, NodeView, SnapshotUsage, SnapshotView, VolumeView};
 
 use volume::show_volume;
 pub(crate) use volume::volume;
@@ -57,14 +57,15 @@ pub(crate) async fn snapshot(
                 request_id,
             };
             let answer = ask!(managers, create_snapshot_group, request);
-            show_snapshots(answer, output)
+            show_snapshots(answer, &SnapshotUsage::default(), output)
         }
         SnapshotCommand::List { volume } => {
+            let known = usage(&mut managers, volume.clone()).await?;
             let request = rpc::ListSnapshotsRequest {
                 volume: volume.unwrap_or_default(),
             };
             let answer = ask!(managers, list_snapshots, request);
-            show_snapshots(answer, output)
+            show_snapshots(answer, &known, output)
         }
         SnapshotCommand::Revert { volume, snapshot } => {
             let request = rpc::RevertVolumeRequest {
@@ -90,11 +91,25 @@ pub(crate) async fn snapshot(
     }
 }
 
-fn show_snapshots(answer: rpc::ListSnapshotsResponse, output: Output) -> anyhow::Result<()> {
+/// What the snapshots of a volume take, or of all.
+async fn usage(managers: &mut Managers, volume: Option<String>) -> anyhow::Result<SnapshotUsage> {
+    let volumes = match volume {
+        Some(volume) => vec![ask!(managers, get_volume, rpc::GetVolumeRequest { volume })],
+        None => ask!(managers, list_volumes, rpc::ListVolumesRequest {}).volumes,
+    };
+    let volumes: Vec<VolumeView> = volumes.into_iter().map(VolumeView::from).collect();
+    Ok(SnapshotUsage::of(&volumes))
+}
+
+fn show_snapshots(
+    answer: rpc::ListSnapshotsResponse,
+    known: &SnapshotUsage,
+    output: Output,
+) -> anyhow::Result<()> {
     let snapshots: Vec<SnapshotView> = answer
         .snapshots
         .into_iter()
-        .map(SnapshotView::from)
+        .map(|one| SnapshotView::from(one).with_usage(known))
         .collect();
     output::list(&snapshots, output)
 }

@@ -251,7 +251,17 @@ pub(super) fn show_volume(volume: rpc::Volume, output: Output) -> anyhow::Result
     }
     output::line(output::table(std::slice::from_ref(&volume)))?;
     output::line("")?;
-    output::list(&volume.replicas, output)
+    output::line(output::table(&volume.replicas))?;
+    let damages = volume.damages();
+    if damages.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    output::line(output::table(&damages))?;
+    match volume.unlisted_damages() {
+        0 => Ok(()),
+        more => output::line(format_args!("and {more} more that are not listed")),
+    }
 }
 
 #[cfg(test)]

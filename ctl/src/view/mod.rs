@@ -1,12 +1,13 @@
 //! What is shown of each thing: the fields, their names in JSON and their columns.
 
+mod damage;
 mod node;
 mod snapshot;
 mod time;
 mod volume;
 
 pub(crate) use node::{ClusterView, EventView, NodeView};
-pub(crate) use snapshot::SnapshotView;
+pub(crate) use snapshot::{SnapshotUsage, SnapshotView};
 pub(crate) use volume::VolumeView;
 
 /// An enum's value as the CLI writes it: `VOLUME_STATE_ATTACHED` → `attached`.

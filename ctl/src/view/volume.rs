@@ -1,6 +1,8 @@
 use ankole_proto::rpc::v1::{Replica, ScrubProgress, Volume};
 use serde::Serialize;
 
+use super::damage::DamageView;
+use super::snapshot::LayerUsage;
 use super::{or_dash, plain, time};
 use crate::output::Row;
 use crate::size;
@@ -73,6 +75,40 @@ impl From<Volume> for VolumeView {
     }
 }
 
+impl VolumeView {
+    /// The bad blocks of all replicas that are listed one by one.
+    pub(crate) fn damages(&self) -> Vec<DamageView> {
+        let replicas = self.replicas.iter();
+        replicas.flat_map(|one| one.damages.clone()).collect()
+    }
+
+    /// How many bad blocks are not listed.
+    pub(crate) fn unlisted_damages(&self) -> u64 {
+        let unlisted =
+            |one: &ReplicaView| one.damaged_blocks.saturating_sub(one.damages.len() as u64);
+        self.replicas.iter().map(unlisted).sum()
+    }
+
+    /// What each in-sync replica takes for each of its layers.
+    pub(crate) fn usage(&self) -> impl Iterator<Item = (&str, LayerUsage)> {
+        let in_sync = self.replicas.iter().filter(|one| one.mode == "in-sync");
+        in_sync.flat_map(|replica| {
+            replica.layers.iter().map(|layer| {
+                let usage = LayerUsage {
+                    node: replica.node.clone(),
+                    used_bytes: layer.used_bytes,
+                    reclaimable_bytes: layer.reclaimable_bytes,
+                };
+                (layer.layer.as_str(), usage)
+            })
+        })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 impl Row for VolumeView {
     const COLUMNS: &'static [&'static str] = &[
         "NAME", "SIZE", "USED", "STATE", "HEALTH", "REPLICAS", "NODE", "URL", "MESSAGE",
@@ -113,6 +149,17 @@ pub(crate) struct ReplicaView {
     #[serde(skip_serializing_if = "Option::is_none")]
     scrub: Option<ScrubView>,
     layers: Vec<LayerView>,
+    damages: Vec<DamageView>,
+}
+
+impl ReplicaView {
+    /// What deleting all snapshots would give back.
+    fn reclaimable_bytes(&self) -> u64 {
+        self.layers
+            .iter()
+            .map(|layer| layer.reclaimable_bytes)
+            .sum()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -208,6 +255,11 @@ impl From<Replica> for ReplicaView {
                     reclaimable_bytes: layer.reclaimable_bytes,
                 })
                 .collect(),
+            damages: replica
+                .damages
+                .into_iter()
+                .map(|damage| DamageView::new(&replica.node, damage))
+                .collect(),
             damaged_blocks: replica.damaged_blocks,
             repaired_blocks: replica.repaired_blocks,
             id: replica.id,
@@ -221,7 +273,15 @@ impl From<Replica> for ReplicaView {
 
 impl Row for ReplicaView {
     const COLUMNS: &'static [&'static str] = &[
-        "REPLICA", "NODE", "MODE", "USED", "REPAIRED", "REBUILD", "SCRUB", "MESSAGE",
+        "REPLICA",
+        "NODE",
+        "MODE",
+        "USED",
+        "RECLAIMABLE",
+        "REPAIRED",
+        "REBUILD",
+        "SCRUB",
+        "MESSAGE",
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -239,10 +299,81 @@ impl Row for ReplicaView {
             self.node.clone(),
             self.mode.clone(),
             size::show(self.used_bytes),
+            size::show(self.reclaimable_bytes()),
             self.repaired_blocks.to_string(),
             rebuild,
             self.scrub.as_ref().map_or("-".to_owned(), ScrubView::cell),
             or_dash(&self.message),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ankole_proto::rpc::v1::{DamagedBlock, Flaw, LayerUsage};
+
+    use super::*;
+
+    fn damaged() -> Volume {
+        let bad = DamagedBlock {
+            layer: "00000000000000aa".to_owned(),
+            snapshot: "monday".to_owned(),
+            offset: 8192,
+            length: 4096,
+            flaw: Flaw::Mismatch.into(),
+            found_at_ms: 951_782_400_000,
+        };
+        let layer = |layer: &str, reclaimable_bytes| LayerUsage {
+            layer: layer.to_owned(),
+            used_bytes: 4 << 20,
+            reclaimable_bytes,
+        };
+        Volume {
+            replicas: vec![
+                Replica {
+                    node: "n1".to_owned(),
+                    ..Replica::default()
+                },
+                Replica {
+                    node: "n2".to_owned(),
+                    damaged_blocks: 20,
+                    damages: vec![bad],
+                    layers: vec![layer("aa", 1 << 20), layer("bb", 1 << 19)],
+                    ..Replica::default()
+                },
+            ],
+            ..Volume::default()
+        }
+    }
+
+    #[test]
+    fn bad_blocks_are_listed_with_layer_and_offset_in_the_table_and_in_json() {
+        let view = VolumeView::from(damaged());
+        let table = crate::output::table(&view.damages()).to_string();
+        let row: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(
+            row.join(" "),
+            "n2 00000000000000aa monday 8192 4096 mismatch 2000-02-29 00:00:00Z"
+        );
+        assert_eq!(view.unlisted_damages(), 19);
+        let json = serde_json::to_value(&view).unwrap();
+        let bad = &json["replicas"][1]["damages"][0];
+        assert_eq!(
+            (&bad["offset"], &bad["length"]),
+            (&8192.into(), &4096.into())
+        );
+        assert_eq!(bad["flaw"], "mismatch");
+        assert_eq!(json["replicas"][0]["damages"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn a_replica_has_a_cell_for_each_column_and_one_of_them_is_what_can_be_reclaimed() {
+        let view = VolumeView::from(damaged());
+        let cells = view.replicas[1].cells();
+        assert_eq!(cells.len(), ReplicaView::COLUMNS.len());
+        let at = ReplicaView::COLUMNS
+            .iter()
+            .position(|one| *one == "RECLAIMABLE");
+        assert_eq!(cells[at.unwrap()], "1.5 MiB");
     }
 }

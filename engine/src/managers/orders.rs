@@ -267,6 +267,7 @@ mod tests {
         message.replicas[0].damages = vec![v1::Damage {
             layer: format!("{:016x}", 5),
             offset: 8192,
+            ..v1::Damage::default()
         }];
         let Some(v1::engine_task::Task::Seal(seal)) = &mut message.tasks[0].task else {
             panic!("the first task is a seal");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::state::Damage;
+use crate::state::{DAMAGES_MAX, Damage};
 use ankole_proto::rpc::v1 as rpc;
 use ankole_proto::{DiskId, Epoch, LayerId, NodeName, ReplicaId, VolumeId};
 
@@ -110,6 +110,8 @@ pub struct Stored {
     pub damaged_blocks: u64,
     /// Of these the first.
     pub damages: Vec<Damage>,
+    /// The first [`DAMAGES_MAX`] as they were told, for people.
+    pub told_damages: Vec<rpc::Damage>,
 }
 
 /// The state of a stored replica.
@@ -405,6 +407,7 @@ fn stored(report: &rpc::ReplicaReport) -> Result<(ReplicaId, Stored), ReportErro
             .take(REPORTED_DAMAGES_MAX)
             .map(damage)
             .collect::<Result<_, _>>()?,
+        told_damages: report.damages.iter().take(DAMAGES_MAX).cloned().collect(),
     };
     Ok((parse(&report.id)?, stored))
 }

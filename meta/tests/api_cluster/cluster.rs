@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) logged_in: Arc<AtomicBool>,
     /// How many blocks of each replica on n2 are damaged, until an engine repairs them.
     pub(crate) damaged: Arc<AtomicU64>,
+    /// Whether engines repair nothing.
+    pub(crate) idle: Arc<AtomicBool>,
 }
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -108,7 +110,7 @@ pub(crate) async fn manager(leader: Option<Channel>) -> Channel {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder().add_routes(routes(seat, reports));
-    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
     Channel::from_shared(format!("http://{address}"))
         .unwrap()
         .connect()
@@ -186,6 +188,8 @@ fn damage(replica: &rpc::ReplicaReport, block: u64) -> rpc::Damage {
     rpc::Damage {
         layer: replica.layers.first().cloned().unwrap_or_default(),
         offset: 4096 * block,
+        flaw: rpc::Flaw::Unreadable.into(),
+        found_at_ms: 7,
     }
 }
 
@@ -254,7 +258,9 @@ async fn engine(channel: Channel, node: &'static str, mut orders: rpc::EngineOrd
     let (volume_id, epoch) = (orders.volume_id.clone(), orders.epoch);
     let mut repairs: Vec<rpc::RepairReport> = Vec::new();
     loop {
-        for replica in orders.replicas.iter().filter(|one| !one.damages.is_empty()) {
+        let idle = world.idle.load(Ordering::SeqCst);
+        let damaged = |one: &&rpc::ReplicaOfVolume| !idle && !one.damages.is_empty();
+        for replica in orders.replicas.iter().filter(damaged) {
             let blocks = world.damaged.swap(0, Ordering::SeqCst);
             let replica_id = replica.id.clone();
             if blocks > 0 {

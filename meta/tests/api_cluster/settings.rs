@@ -8,7 +8,7 @@ use ankole_proto::rpc::v1::{self as rpc};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::cluster::{DEADLINE, attach, cluster, create};
+use crate::cluster::{DEADLINE, attach, cluster, create, snapshot};
 
 async fn get(admin: &mut AdminClient<Channel>) -> rpc::Volume {
     let volume = "data".into();
@@ -220,9 +220,32 @@ async fn a_scrub_begins_everywhere_and_what_it_finds_is_repaired_and_counted() {
     };
     let volume = admin.scrub_volume(request).await.unwrap().into_inner();
     assert!(volume.replicas.iter().all(|one| one.scrub.is_some()));
+    let taken = admin.create_snapshot(snapshot("data", "s1")).await.unwrap();
+    world.idle.store(true, Ordering::SeqCst);
+    world.damaged.store(20, Ordering::SeqCst);
+    let on_n2 = |volume: &rpc::Volume| {
+        let mut replicas = volume.replicas.iter();
+        replicas.find(|one| one.node == "n2").unwrap().clone()
+    };
+    let volume = becomes(&mut admin, |volume| on_n2(volume).damaged_blocks == 20).await;
+    let listed = on_n2(&volume).damages;
+    assert_eq!(listed.len(), 16);
+    let second = rpc::DamagedBlock {
+        layer: taken.into_inner().layer,
+        snapshot: "s1".into(),
+        offset: 4096,
+        length: 4096,
+        flaw: rpc::Flaw::Unreadable.into(),
+        found_at_ms: 7,
+    };
+    assert_eq!(listed[1], second);
+    let others = volume.replicas.iter().filter(|one| one.node != "n2");
+    assert!(others.flat_map(|one| &one.damages).next().is_none());
     world.damaged.store(2, Ordering::SeqCst);
+    world.idle.store(false, Ordering::SeqCst);
     let repaired = |volume: &rpc::Volume| {
-        let sound = volume.replicas.iter().all(|one| one.damaged_blocks == 0);
+        let mut replicas = volume.replicas.iter();
+        let sound = replicas.all(|one| one.damaged_blocks == 0 && one.damages.is_empty());
         volume.repaired_blocks == 2 && sound
     };
     let volume = becomes(&mut admin, repaired).await;
@@ -239,6 +262,9 @@ async fn a_scrub_begins_everywhere_and_what_it_finds_is_repaired_and_counted() {
         .unwrap()
         .into_inner()
         .events;
+    let found = events.iter().find(|event| event.kind == "DamageFound");
+    let place = format!("first layer {} at byte 0", second.layer);
+    assert!(found.unwrap().message.contains(&place), "{found:?}");
     for kind in ["ScrubOrdered", "DamageFound", "BlocksRepaired"] {
         assert!(events.iter().any(|event| event.kind == kind), "{kind}");
     }

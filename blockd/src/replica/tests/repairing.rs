@@ -86,7 +86,8 @@ fn a_block_that_cannot_be_read_is_told_and_repaired() {
     };
     assert_eq!((bad.layer, bad.block.raw()), (layer(1), 0));
     assert_eq!(*rig.replica.state(), State::Ready);
-    assert_eq!(rig.replica.damages(), (1, vec![bad]));
+    let (count, damages) = rig.replica.damages();
+    assert_eq!((count, damages[0].at), (1, bad));
     assert_eq!(repair(&mut rig, 1).unwrap(), 0);
     assert_eq!(rig.replica.damages().0, 0);
 }
@@ -210,7 +211,7 @@ fn a_bad_block_leaves_the_list_when_it_is_overwritten_unmapped_or_merged_away() 
     while !matches!(rig.replica.scrub_step(7, 2).unwrap(), Progress::Idle) {}
     let blocks = |rig: &Rig<SimDisk>| -> Vec<u64> {
         let (_, damages) = rig.replica.damages();
-        damages.iter().map(|damage| damage.block.raw()).collect()
+        damages.iter().map(|damage| damage.at.block.raw()).collect()
     };
     assert_eq!(blocks(&rig), [2, 3, 4]);
     rig.write(2 * BLOCK, &[5; 4096]).unwrap();

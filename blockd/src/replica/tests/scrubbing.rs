@@ -82,12 +82,39 @@ fn a_scrub_goes_on_after_a_restart_and_still_knows_what_it_found() {
     }
     replica.save_scrub();
     assert_eq!(replica.scrub_report().done_bytes, 9 * BLOCK);
+    assert_eq!(replica.take_news().count, 1);
+    let found = replica.damages();
+    assert_eq!((found.0, found.1[0].found_at_ms), (1, 1001));
     let mut replica = Replica::load(&disk, directory()).unwrap();
-    assert_eq!(replica.damages().0, 1);
+    assert_eq!(replica.damages(), found);
+    assert_eq!(replica.take_news().count, 0, "it was told");
     while !matches!(replica.scrub_step(3, 1002).unwrap(), Progress::Idle) {}
     let report = replica.scrub_report();
     assert_eq!((report.done_bytes, report.findings), (20 * BLOCK, 2));
     assert_eq!(replica.damages().0, 2);
+}
+
+#[test]
+fn what_earlier_versions_have_found_is_still_known() {
+    let disk = new_disk(BLOCKS);
+    let mut rig = Rig::load(&disk, BLOCKS, 1);
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.replica.close(rig.epoch).unwrap();
+    let path = file_path(directory(), layer(1), Part::Image);
+    disk.flip_bit(&path, 9, 1).unwrap();
+    let mut replica = Replica::load(&disk, directory()).unwrap();
+    replica.begin_scrub(1, 1000);
+    while !matches!(replica.scrub_step(3, 1001).unwrap(), Progress::Idle) {}
+    let path = directory().join("scrub.json");
+    let now = disk.read_file(&path, 1 << 16).unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&now).unwrap();
+    record.as_object_mut().unwrap().remove("flaws").unwrap();
+    disk.replace_file(&path, record.to_string().as_bytes())
+        .unwrap();
+    let again = Replica::load(&disk, directory()).unwrap();
+    let (count, damages) = again.damages();
+    assert_eq!((count, damages[0].found_at_ms), (1, 0));
+    assert_eq!(again.scrub_report(), replica.scrub_report());
 }
 
 #[test]
@@ -157,7 +184,8 @@ proptest! {
         rig.replica.begin_scrub(1, 5);
         scrub_all(&mut rig);
         let (count, damages) = rig.replica.damages();
-        let found: BTreeSet<_> = damages.iter().map(|found| (found.layer, found.block)).collect();
+        let found: BTreeSet<_> =
+            damages.iter().map(|found| (found.at.layer, found.at.block)).collect();
         prop_assert_eq!(&found, &wanted);
         let report = rig.replica.scrub_report();
         prop_assert_eq!((count, report.findings), (wanted.len() as u64, count));

@@ -1,13 +1,14 @@
 //! Volumes as they are told.
 
 use ankole_proto::rpc::v1 as rpc;
-use ankole_proto::{NodeName, ReplicaId};
+use ankole_proto::{BLOCK_BYTES, NodeName, ReplicaId};
 
 use super::moment;
 use crate::reconcile::{
-    EngineSeen, Liveness, Now, Observed, SILENT_MS, Sight, StoredState, agent_alive, liveness,
+    EngineSeen, Liveness, Now, Observed, SILENT_MS, Sight, Stored, StoredState, agent_alive,
+    liveness,
 };
-use crate::state::{Phase, Replica, ReplicaMode, State, Volume, WriteCache, iqn, record};
+use crate::state::{Phase, Replica, ReplicaMode, Snapshot, State, Volume, WriteCache, iqn, record};
 
 /// The volume's engine as it reported last, when it is the present one and reports still.
 fn engine<'a>(observed: &'a Observed, now: Now, volume: &Volume) -> Option<&'a EngineSeen> {
@@ -190,6 +191,7 @@ impl Teller<'_> {
             used_bytes: stored.map_or(0, |stored| stored.used_bytes),
             damaged_blocks: replica.wear.damaged_blocks,
             repaired_blocks: replica.wear.repaired_blocks,
+            damages: self.damages(replica, stored),
             scrub: stored
                 .map(|stored| stored.scrub)
                 .filter(|scrub| scrub.started_at_ms > 0),
@@ -198,6 +200,36 @@ impl Teller<'_> {
                 .unwrap_or_default(),
             rebuild: engine.and_then(|engine| engine.rebuilds.get(&id).copied()),
         }
+    }
+
+    /// The first damaged blocks of an in-sync replica (what another one lacks is no damage): as its
+    /// blockd says, or as they are on record while that is silent.
+    fn damages(&self, replica: &Replica, stored: Option<&Stored>) -> Vec<rpc::DamagedBlock> {
+        if replica.mode != ReplicaMode::InSync {
+            return Vec::new();
+        }
+        let told = match stored {
+            Some(stored) => stored.told_damages.clone(),
+            None => record::damages_to(&replica.wear.damages),
+        };
+        let of_volume = |one: &&Snapshot| one.volume == self.volume.id;
+        let told = told.into_iter().map(|damage| {
+            let mut snapshots = self.state.snapshots().values().filter(of_volume);
+            let is_its = |one: &&Snapshot| {
+                one.layer
+                    .is_some_and(|layer| layer.to_string() == damage.layer)
+            };
+            let snapshot = snapshots.find(is_its);
+            rpc::DamagedBlock {
+                snapshot: snapshot.map(|one| one.name.clone()).unwrap_or_default(),
+                offset: damage.offset,
+                length: BLOCK_BYTES,
+                flaw: damage.flaw,
+                found_at_ms: damage.found_at_ms,
+                layer: damage.layer,
+            }
+        });
+        told.collect()
     }
 
     /// Why a replica is not as it should be; empty when it is.

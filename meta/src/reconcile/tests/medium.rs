@@ -4,6 +4,7 @@ fn damaged(replica: u128, blocks: u64) -> rpc::ReplicaReport {
     let damages = (0..blocks.min(64)).map(|block| rpc::Damage {
         layer: format!("{:016x}", 1),
         offset: 4096 * block,
+        ..Default::default()
     });
     rpc::ReplicaReport {
         damaged_blocks: blocks,

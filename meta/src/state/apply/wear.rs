@@ -27,7 +27,10 @@ impl Apply<'_> {
         let mended = replica.mode == ReplicaMode::InSync && c.damaged_blocks == 0 && before > 0;
         if more {
             let blocks = c.damaged_blocks;
-            let message = format!("{blocks} blocks of the replica on {node} are damaged");
+            let place = c.damages.first().map_or(String::new(), |first| {
+                format!(", first layer {} at byte {}", first.layer, first.offset)
+            });
+            let message = format!("{blocks} blocks of the replica on {node} are damaged{place}");
             self.volume_event(Severity::Warning, "DamageFound", &volume.name, message);
         } else if mended {
             let message = format!("no block of the replica on {node} is damaged any more");

@@ -126,6 +126,7 @@ pub(super) fn damage(damage: &Damage) -> rpc::Damage {
     rpc::Damage {
         layer: damage.layer.to_string(),
         offset: damage.offset,
+        ..rpc::Damage::default()
     }
 }
 

@@ -310,6 +310,7 @@ fn damaged(volume: u128, replica: u128, blocks: u64) -> Command {
             .map(|block| rpc::Damage {
                 layer: layer.clone(),
                 offset: 4096 * block,
+                ..Default::default()
             })
             .collect(),
     })
