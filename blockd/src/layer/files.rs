@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-use ankole_proto::geometry::CHUNK_BLOCKS;
 use ankole_proto::{BLOCK_BYTES, ChunkNumber, LayerId, VolumeSize};
 
 use super::BLOCK;
@@ -299,26 +298,5 @@ impl<F: DiskFile> LayerFiles<F> {
             }
         }
         Ok(())
-    }
-
-    /// The ranges of blocks of the image that hold data (not holes), each cut at chunk borders.
-    ///
-    /// # Errors
-    ///
-    /// What the system said.
-    pub fn allocated(&self) -> io::Result<Vec<std::ops::Range<u64>>> {
-        let chunk = CHUNK_BLOCKS;
-        let mut out: Vec<std::ops::Range<u64>> = Vec::new();
-        let mut at = 0;
-        while let Some(data) = self.image.next_data(at)? {
-            let (mut start, end) = (data.start / BLOCK_BYTES, data.end.div_ceil(BLOCK_BYTES));
-            while start < end {
-                let cut = (start - start % chunk + chunk).min(end);
-                out.push(start..cut);
-                start = cut;
-            }
-            at = data.end.max(at + 1);
-        }
-        Ok(out)
     }
 }
