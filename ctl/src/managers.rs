@@ -109,3 +109,24 @@ fn explain(status: &Status) -> anyhow::Error {
 pub(crate) fn request_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_the_managers_words_and_not_asked_for_again() {
+        // As the managers' test of the limit has it.
+        let message =
+            "volume \"data\" has 254 sealed layers, the most there may be; delete a snapshot";
+        let addresses = vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
+        let mut managers = Managers::at(addresses, Duration::from_secs(60));
+        let mut calls = 0;
+        let refused = managers.call(|_| {
+            calls += 1;
+            async { Err::<tonic::Response<()>, _>(Status::resource_exhausted(message)) }
+        });
+        let error = refused.await.unwrap_err();
+        assert_eq!((format!("{error:#}").as_str(), calls), (message, 1));
+    }
+}

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod groups;
+mod limits;
 mod settings;
 
 use std::sync::atomic::Ordering;
