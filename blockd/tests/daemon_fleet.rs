@@ -458,12 +458,19 @@ fn a_clone_is_made_as_ordered_and_one_that_cannot_be_made_says_why() {
     daemon.stop();
 }
 
-#[test]
-fn a_scrub_that_is_asked_for_finds_a_bad_block_which_a_peer_repairs() {
-    let dir = tempfile::tempdir().unwrap();
+/// A replica of two layers whose lower one has a bad block, and what a peer has there.
+struct Spoiled {
+    manager: Manager,
+    daemon: Daemon,
+    client: Client,
+    order: ReplicaOrder,
+    body: WriteLayer,
+}
+
+fn spoiled(dir: &Path) -> Spoiled {
     let manager = Manager::start();
     manager.order(Some(orders(1, vec![])));
-    let daemon = start(dir.path(), &[&manager]);
+    let daemon = start(dir, &[&manager]);
     let order = replica_order(&disk_id(&manager));
     manager.order(Some(orders(2, vec![order.clone()])));
     manager.hears("the replica", |report| replica(report).map(|_| ()));
@@ -475,12 +482,34 @@ fn a_scrub_that_is_asked_for_finds_a_bad_block_which_a_peer_repairs() {
     let header = client.header(Opcode::ReadLayer, 0, 2 << 20);
     let healthy = client.done(header, &LayerOf(layer(1)).encode());
     let image = dir
-        .path()
         .join("ankole/replicas")
         .join(REPLICA.to_string())
         .join(format!("layers/{}.img", layer(1)));
     let file = std::fs::File::options().write(true).open(image).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xee; 9], 100).unwrap();
+    let body = WriteLayer {
+        layer: layer(1),
+        blocks: LayerBlocks::decode(healthy).unwrap(),
+    };
+    Spoiled {
+        manager,
+        daemon,
+        client,
+        order,
+        body,
+    }
+}
+
+#[test]
+fn a_scrub_that_is_asked_for_finds_a_bad_block_which_a_peer_repairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let Spoiled {
+        manager,
+        daemon,
+        mut client,
+        order,
+        body,
+    } = spoiled(dir.path());
     let scrub = ReplicaOrder {
         scrub_request: 3,
         ..order
@@ -515,10 +544,6 @@ fn a_scrub_that_is_asked_for_finds_a_bad_block_which_a_peer_repairs() {
     let refused = client.call(header, &[]).unwrap().header;
     assert_eq!(refused.error, Some(ErrorCode::Checksum));
     assert_eq!((refused.offset, refused.sequence), (0, layer(1).raw()));
-    let body = WriteLayer {
-        layer: layer(1),
-        blocks: LayerBlocks::decode(healthy).unwrap(),
-    };
     let header = client.header(Opcode::RepairLayer, 0, 2 << 20);
     client.done(header, &body.encode());
     assert!(client.read(0, 4096).iter().all(|byte| *byte == 5));
@@ -533,5 +558,36 @@ fn a_scrub_that_is_asked_for_finds_a_bad_block_which_a_peer_repairs() {
     let header = client.header(Opcode::RepairLayer, 0, 2 << 20);
     let refused = client.refused(header, &other.encode());
     assert_eq!(refused, ErrorCode::TreeConflict);
+    daemon.stop();
+}
+
+#[test]
+fn a_merge_that_waits_for_a_repair_says_so_until_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let Spoiled {
+        manager,
+        daemon,
+        mut client,
+        order,
+        body,
+    } = spoiled(dir.path());
+    let remove = ReplicaOrder {
+        remove_layers: vec![layer(1).to_string()],
+        ..order
+    };
+    manager.order(Some(orders(3, vec![remove])));
+    manager.hears("why the snapshot is still there", |report| {
+        let said = &replica(report)?.standstill;
+        let why = "block 0 of layer 0000000000000001 does not match its checksum";
+        (said.contains("deleted snapshot") && said.contains(why)).then_some(())
+    });
+    let header = client.header(Opcode::RepairLayer, 0, 2 << 20);
+    client.done(header, &body.encode());
+    manager.hears("the layer of the deleted snapshot is gone", |report| {
+        let replica = replica(report)?;
+        let gone = replica.layers == [layer(2).to_string()];
+        (gone && replica.standstill.is_empty()).then_some(())
+    });
+    assert!(client.read(0, 4096).iter().all(|byte| *byte == 5));
     daemon.stop();
 }

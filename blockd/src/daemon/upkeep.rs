@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::stop::Stop;
 use crate::disk::LocalDisk;
 use crate::replica::{Progress, WorkError};
-use crate::store::{Slot, Store, StoreReplica};
+use crate::store::{Slot, Store, StoreReplica, Work};
 
 /// What one step reads or moves at most: 128 KiB, so that I/O to the same replica waits for no more
 /// than about 100 µs.
@@ -62,15 +62,15 @@ pub(super) fn empty_trash(store: &Arc<Store>, stop: &Stop) {
 
 /// Whether more is to be done on this replica.
 fn work_on(slot: &Slot, stop: &Stop) -> bool {
-    step_on(slot, stop, StoreReplica::settle_step)
-        || step_on(slot, stop, StoreReplica::merge_step)
-        || step_on(slot, stop, StoreReplica::private_step)
-        || step_on(slot, stop, StoreReplica::census_step)
+    step_on(slot, stop, Work::Settle, StoreReplica::settle_step)
+        || step_on(slot, stop, Work::Merge, StoreReplica::merge_step)
+        || step_on(slot, stop, Work::Copy, StoreReplica::private_step)
+        || step_on(slot, stop, Work::Count, StoreReplica::census_step)
 }
 
 type Step = fn(&mut StoreReplica, u64) -> Result<Progress<LocalDisk>, WorkError>;
 
-fn step_on(slot: &Slot, stop: &Stop, step: Step) -> bool {
+fn step_on(slot: &Slot, stop: &Stop, work: Work, step: Step) -> bool {
     for _ in 0..STEPS_PER_TURN {
         let begun = Instant::now();
         let Some(mut replica) = slot.replica() else {
@@ -78,8 +78,9 @@ fn step_on(slot: &Slot, stop: &Stop, step: Step) -> bool {
         };
         let progress = step(&mut replica, STEP_BLOCKS);
         drop(replica);
+        slot.note_work(work, &progress);
         match progress {
-            Ok(Progress::Idle) => return false,
+            Ok(Progress::Idle) | Err(_) => return false,
             Ok(Progress::Working { .. }) => {}
             Ok(Progress::Sync(plan)) => {
                 let result = plan.run();
@@ -91,10 +92,6 @@ fn step_on(slot: &Slot, stop: &Stop, step: Step) -> bool {
                     slot.tell();
                     return false;
                 }
-            }
-            Err(error) => {
-                tracing::debug!(replica = %slot.id(), "background work stands still: {error}");
-                return false;
             }
         }
         let rest = (begun.elapsed() * REST_FACTOR).clamp(REST_MIN, REST_MAX);

@@ -75,6 +75,8 @@ mod tests {
                 ..ScrubProgress::default()
             }),
             damaged_blocks: 64,
+            resummed_blocks: 1 << 20,
+            standstill: "x".repeat(if number.is_multiple_of(20) { 400 } else { 0 }),
             damages: damages.filter(|_| number.is_multiple_of(20)).collect(),
             layers,
             ..ReplicaReport::default()

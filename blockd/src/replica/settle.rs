@@ -67,8 +67,18 @@ impl<D: Disk> Replica<D> {
             entry.unsettled = false;
         }
         self.commit(next)?;
-        let summed_anew = self.resummed_blocks;
-        tracing::info!(%layer, summed_anew, "checksums left in doubt by an unclean stop are settled");
+        self.tell_settled(layer);
         Ok(Progress::Working { blocks })
+    }
+
+    fn tell_settled(&self, layer: LayerId) {
+        let (replica, summed_anew) = (self.id(), self.resummed_blocks);
+        let text = "checksums left in doubt by an unclean stop are settled";
+        if summed_anew == 0 {
+            tracing::info!(%replica, %layer, "{text}");
+        } else {
+            tracing::warn!(%replica, %layer, summed_anew,
+                "{text}: a block that was not written just before the stop may be damaged");
+        }
     }
 }

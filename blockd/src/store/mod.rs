@@ -21,6 +21,7 @@ mod offline;
 mod preparation;
 mod report;
 mod slot;
+mod standstill;
 mod tenancy;
 mod trash;
 mod warning;
@@ -45,6 +46,7 @@ pub use offline::{Offline, OfflineError};
 pub use preparation::CopyWaiter;
 pub use report::replica_report;
 pub use slot::{Occupant, Slot, StoreReplica};
+pub use standstill::Work;
 pub use tenancy::{ConnectionId, Tenancy};
 pub use warning::Room;
 

@@ -53,7 +53,10 @@ impl Slot {
                 };
             }
         };
-        replica_report(self.id(), &replica, now_ms())
+        ReplicaReport {
+            standstill: self.standstills.lock().told(),
+            ..replica_report(self.id(), &replica, now_ms())
+        }
     }
 }
 
@@ -90,6 +93,8 @@ pub fn replica_report<D: Disk>(id: ReplicaId, replica: &Replica<D>, now_ms: u64)
         scrub_request: scrub.request,
         damaged_blocks,
         damages: damages.iter().map(damage).collect(),
+        resummed_blocks: replica.resummed_blocks(),
+        standstill: String::new(),
     }
 }
 

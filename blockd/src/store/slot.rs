@@ -14,6 +14,7 @@ use super::boot_id;
 use super::disk_root::DiskRoot;
 use super::flush_gate::{FlushGate, FlushWaiter, Joined};
 use super::preparation::CopyWaiter;
+use super::standstill::Standstills;
 use super::tenancy::{ConnectionId, Tenancy};
 use super::{CreateError, Creation, now_ms};
 use crate::disk::LocalDisk;
@@ -46,6 +47,7 @@ pub struct Slot {
     flushes: FlushGate<FlushWaiter>,
     /// Who waits for a copy of a shared layer.
     pub(super) copies: FlushGate<CopyWaiter>,
+    pub(super) standstills: Mutex<Standstills>,
     started: Instant,
     changed: Arc<Notify>,
 }
@@ -119,6 +121,7 @@ impl Slot {
             }),
             flushes: FlushGate::default(),
             copies: FlushGate::default(),
+            standstills: Mutex::default(),
             started,
             changed,
         }

@@ -144,6 +144,7 @@ pub(crate) struct ReplicaView {
     message: String,
     damaged_blocks: u64,
     repaired_blocks: u64,
+    resummed_blocks: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     rebuild: Option<RebuildView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -262,6 +263,7 @@ impl From<Replica> for ReplicaView {
                 .collect(),
             damaged_blocks: replica.damaged_blocks,
             repaired_blocks: replica.repaired_blocks,
+            resummed_blocks: replica.resummed_blocks,
             id: replica.id,
             node: replica.node,
             disk_id: replica.disk_id,
@@ -337,6 +339,7 @@ mod tests {
                 Replica {
                     node: "n2".to_owned(),
                     damaged_blocks: 20,
+                    resummed_blocks: 3,
                     damages: vec![bad],
                     layers: vec![layer("aa", 1 << 20), layer("bb", 1 << 19)],
                     ..Replica::default()
@@ -364,6 +367,7 @@ mod tests {
         );
         assert_eq!(bad["flaw"], "mismatch");
         assert_eq!(json["replicas"][0]["damages"], serde_json::json!([]));
+        assert_eq!(json["replicas"][1]["resummed_blocks"], 3);
     }
 
     #[test]

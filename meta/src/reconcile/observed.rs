@@ -12,6 +12,9 @@ pub const NODES_MAX: usize = 1024;
 /// How many damaged blocks of a replica are read from a report, which lists no more.
 const REPORTED_DAMAGES_MAX: usize = 64;
 
+/// How much is kept of what a replica says of work that stands still: two sentences for each kind.
+const STANDSTILL_CHARS_MAX: usize = 1024;
+
 /// A moment on this manager's monotonic clock, in milliseconds since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Tick(pub u64);
@@ -112,6 +115,10 @@ pub struct Stored {
     pub damages: Vec<Damage>,
     /// The first [`DAMAGES_MAX`] as they were told, for people.
     pub told_damages: Vec<rpc::Damage>,
+    /// Blocks that it summed anew after an unclean stop.
+    pub resummed_blocks: u64,
+    /// What of its background work cannot go on, and why; may be empty.
+    pub standstill: String,
 }
 
 /// The state of a stored replica.
@@ -408,6 +415,12 @@ fn stored(report: &rpc::ReplicaReport) -> Result<(ReplicaId, Stored), ReportErro
             .map(damage)
             .collect::<Result<_, _>>()?,
         told_damages: report.damages.iter().take(DAMAGES_MAX).cloned().collect(),
+        resummed_blocks: report.resummed_blocks,
+        standstill: report
+            .standstill
+            .chars()
+            .take(STANDSTILL_CHARS_MAX)
+            .collect(),
     };
     Ok((parse(&report.id)?, stored))
 }

@@ -131,6 +131,11 @@ async fn blockd(channel: Channel, node: &'static str, disk: u128, world: World) 
         for replica in &mut replicas {
             replica.damaged_blocks = damaged;
             replica.damages = (0..damaged).map(|block| damage(replica, block)).collect();
+            replica.standstill = match damaged {
+                0 => String::new(),
+                _ => "merging stands still: bad block".to_owned(),
+            };
+            replica.resummed_blocks = 5;
         }
         let report = rpc::BlockdReport {
             node: node.into(),

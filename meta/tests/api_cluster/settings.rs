@@ -228,6 +228,12 @@ async fn a_scrub_begins_everywhere_and_what_it_finds_is_repaired_and_counted() {
         replicas.find(|one| one.node == "n2").unwrap().clone()
     };
     let volume = becomes(&mut admin, |volume| on_n2(volume).damaged_blocks == 20).await;
+    let message = on_n2(&volume).message;
+    assert!(
+        message.contains("merging stands still: bad block"),
+        "{message}"
+    );
+    assert_eq!(on_n2(&volume).resummed_blocks, 5);
     let listed = on_n2(&volume).damages;
     assert_eq!(listed.len(), 16);
     let second = rpc::DamagedBlock {

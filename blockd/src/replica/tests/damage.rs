@@ -150,7 +150,8 @@ fn a_head_that_lost_its_sum_in_an_unclean_stop_is_summed_anew_and_counted() {
     let disk = disk.crash(Fate::Dropped, 0);
     let mut rig = Rig::load(&disk, BLOCKS, 2);
     assert_eq!(rig.read(0, BLOCK).unwrap(), vec![1; 4096]);
-    assert_eq!(rig.replica.resummed_blocks(), 1);
+    let told = crate::store::replica_report(rig.replica.id(), &rig.replica, 0);
+    assert_eq!(told.resummed_blocks, 1);
     while !matches!(
         rig.replica.settle_step(100).unwrap(),
         crate::replica::Progress::Idle

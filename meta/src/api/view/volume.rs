@@ -192,6 +192,7 @@ impl Teller<'_> {
             damaged_blocks: replica.wear.damaged_blocks,
             repaired_blocks: replica.wear.repaired_blocks,
             damages: self.damages(replica, stored),
+            resummed_blocks: stored.map_or(0, |stored| stored.resummed_blocks),
             scrub: stored
                 .map(|stored| stored.scrub)
                 .filter(|scrub| scrub.started_at_ms > 0),
@@ -250,6 +251,9 @@ impl Teller<'_> {
             parts.extend(match self.sight(id, replica) {
                 Sight::Stored(stored) if stored.state == StoredState::Faulted => {
                     Some(format!("the stored replica is faulted: {}", stored.message))
+                }
+                Sight::Stored(stored) => {
+                    Some(stored.standstill.clone()).filter(|said| !said.is_empty())
                 }
                 Sight::DiskFault => Some("its disk is faulted or gone".to_owned()),
                 Sight::Missing if replica.mode == ReplicaMode::Creating => {
