@@ -7,6 +7,8 @@
 
 pub mod daemon;
 pub mod disk;
+#[cfg(any(test, feature = "sim"))]
+pub mod golden;
 pub mod layer;
 pub mod replica;
 pub mod session;

@@ -55,6 +55,8 @@ pub use chunk_cache::CacheBudget;
 pub use clone::{CloneError, CloneSpec};
 pub use create::{CreateError, ReplicaSpec, create, destroy};
 pub use damages::{Damage, News};
+#[cfg(test)]
+pub(crate) use descriptor::FORMAT;
 pub use descriptor::{Stop, StoredState};
 pub use flush::{FlushPlan, WRITEBACK_CHUNKS_MAX};
 pub use load::LoadError;
