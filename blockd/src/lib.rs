@@ -8,6 +8,8 @@
 pub mod daemon;
 pub mod disk;
 #[cfg(any(test, feature = "sim"))]
+pub mod fuzzing;
+#[cfg(any(test, feature = "sim"))]
 pub mod golden;
 pub mod layer;
 pub mod replica;

@@ -56,7 +56,7 @@ enum Command {
         #[arg(long, conflicts_with_all = ["seeds", "first"])]
         seed: Option<u64>,
     },
-    /// Run the engine's fuzz targets.
+    /// Run the fuzz targets of the engine and of what blockd reads from disks.
     Fuzz {
         /// For how long each target.
         #[arg(long, default_value_t = 60)]

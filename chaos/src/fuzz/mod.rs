@@ -1,15 +1,16 @@
-//! The engine's fuzz targets on a stable compiler: inputs composed as each target reads them, mutated,
+//! The fuzz targets of the engine and of blockd's disks on a stable compiler: inputs composed as each target reads them, mutated,
 //! and run for a while, one target on each core. What is found is printed as
 //! the command that finds it again.
 //!
 //! `cargo fuzz` (nightly) runs the same bodies with coverage as its guide, for longer.
 
+mod disk;
 mod mutate;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use ankole_engine::fuzzing::{Dice, TARGETS, Target};
+use ankole_engine::fuzzing::{Dice, TARGETS as ENGINE_TARGETS, Target};
 use anyhow::{Context, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -48,15 +49,15 @@ struct Failure {
 ///
 /// When there is no such target.
 pub fn run(plan: &Plan<'_>) -> anyhow::Result<(usize, usize)> {
-    let targets: Vec<Target> = TARGETS
-        .into_iter()
+    let all = || ENGINE_TARGETS.into_iter().chain(disk::TARGETS);
+    let targets: Vec<Target> = all()
         .filter(|target| {
             plan.targets.is_empty() || plan.targets.iter().any(|name| name == target.name)
         })
         .collect();
     if targets.is_empty() {
-        let names = TARGETS.map(|target| target.name).join(", ");
-        bail!("there is no such target; there are: {names}");
+        let names: Vec<&str> = all().map(|target| target.name).collect();
+        bail!("there is no such target; there are: {}", names.join(", "));
     }
     if let Some(number) = plan.input {
         for target in &targets {
