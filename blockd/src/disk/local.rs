@@ -28,6 +28,15 @@ const FILESYSTEM_BLOCK_BYTES_MAX: u64 = 4096;
 #[derive(Debug, Clone)]
 pub struct LocalDisk {
     root: Arc<PathBuf>,
+    access: Access,
+}
+
+/// What may be done with a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    ReadWrite,
+    /// No file is opened for writing, so that it works on a filesystem that is mounted read-only.
+    ReadOnly,
 }
 
 /// A file of the host. What goes wrong with it is told with its path.
@@ -96,6 +105,19 @@ impl LocalDisk {
     /// When it is not a directory, or its filesystem cannot hold a store: its blocks must not be
     /// larger than 4096 bytes.
     pub fn open(root: &Path) -> io::Result<Self> {
+        Self::open_with(root, Access::ReadWrite)
+    }
+
+    /// The same to look at only: whatever would change something is refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_read_only(root: &Path) -> io::Result<Self> {
+        Self::open_with(root, Access::ReadOnly)
+    }
+
+    fn open_with(root: &Path, access: Access) -> io::Result<Self> {
         let fd = fs::open(root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let block_bytes = fs::fstatvfs(&fd)?.f_bsize;
         if block_bytes > FILESYSTEM_BLOCK_BYTES_MAX {
@@ -110,6 +132,7 @@ impl LocalDisk {
         }
         Ok(Self {
             root: Arc::new(root.to_path_buf()),
+            access,
         })
     }
 
@@ -118,9 +141,20 @@ impl LocalDisk {
         &self.root
     }
 
-    fn open_file(&self, path: &Path, flags: OFlags) -> io::Result<LocalFile> {
-        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let path = self.root.join(path);
+    /// Where something stands that is to be changed.
+    fn to_change(&self, path: &Path) -> io::Result<PathBuf> {
+        match self.access {
+            Access::ReadWrite => Ok(self.root.join(path)),
+            Access::ReadOnly => Err(Errno::ROFS.into()),
+        }
+    }
+
+    fn open_file(&self, path: PathBuf, flags: OFlags) -> io::Result<LocalFile> {
+        let access = match self.access {
+            Access::ReadWrite => OFlags::RDWR,
+            Access::ReadOnly => OFlags::RDONLY,
+        };
+        let flags = flags | access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let open = |flags| fs::open(&path, flags, Mode::RUSR | Mode::WUSR);
         // Nobody asks when a block was last read, and looking whether that time is to be noted takes a
         // twentieth of a cached read. The system refuses it for files of another user.
@@ -136,11 +170,11 @@ impl Disk for LocalDisk {
     type File = LocalFile;
 
     fn open(&self, path: &Path) -> io::Result<LocalFile> {
-        self.open_file(path, OFlags::empty())
+        self.open_file(self.root.join(path), OFlags::empty())
     }
 
     fn create(&self, path: &Path) -> io::Result<LocalFile> {
-        self.open_file(path, OFlags::CREATE | OFlags::TRUNC)
+        self.open_file(self.to_change(path)?, OFlags::CREATE | OFlags::TRUNC)
     }
 
     fn read_file(&self, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
@@ -173,23 +207,27 @@ impl Disk for LocalDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Ok(fs::rename(self.root.join(from), self.root.join(to))?)
+        Ok(fs::rename(self.to_change(from)?, self.to_change(to)?)?)
     }
 
     fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
-        Ok(fs::link(self.root.join(existing), self.root.join(new))?)
+        Ok(fs::link(self.to_change(existing)?, self.to_change(new)?)?)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        Ok(fs::unlink(self.root.join(path))?)
+        Ok(fs::unlink(self.to_change(path)?)?)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        Ok(fs::unlinkat(CWD, self.root.join(path), AtFlags::REMOVEDIR)?)
+        Ok(fs::unlinkat(
+            CWD,
+            self.to_change(path)?,
+            AtFlags::REMOVEDIR,
+        )?)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        Ok(fs::mkdir(self.root.join(path), Mode::RWXU)?)
+        Ok(fs::mkdir(self.to_change(path)?, Mode::RWXU)?)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -206,7 +244,7 @@ impl Disk for LocalDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = fs::open(self.root.join(path), flags, Mode::empty())?;
+        let directory = fs::open(self.to_change(path)?, flags, Mode::empty())?;
         Ok(fs::fsync(directory)?)
     }
 
@@ -465,5 +503,38 @@ mod tests {
         assert_eq!(out, &b"before 345689"[..]);
         assert_eq!(file.append_to(&mut out, 0, 0).unwrap(), 0);
         assert_eq!(file.append_to(&mut out, 5, 10).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_read_only_disk_opens_nothing_for_writing_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = LocalDisk::open(folder.path()).unwrap();
+        let (path, other) = (Path::new("file"), Path::new("other"));
+        disk.replace_file(path, b"0123456789").unwrap();
+        let disk = LocalDisk::open_read_only(folder.path()).unwrap();
+        let file = disk.open(path).unwrap();
+        let flags = fs::fcntl_getfl(file.fd()).unwrap();
+        assert_eq!(flags & OFlags::ACCMODE, OFlags::RDONLY);
+        let mut read = [0; 4];
+        assert_eq!(file.read_at(&mut read, 3).unwrap(), 4);
+        assert_eq!(&read, b"3456");
+        let refused = [
+            disk.create(other).map(drop),
+            disk.replace_file(path, b"x"),
+            disk.rename(path, other),
+            disk.hard_link(path, other),
+            disk.remove_file(path),
+            disk.remove_dir(path),
+            disk.create_dir(other),
+            disk.sync_dir(Path::new("")),
+        ];
+        for result in refused {
+            let kind = result.unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::ReadOnlyFilesystem);
+        }
+        assert!(file.write_at(&[IoSlice::new(b"x")], 0).is_err());
+        assert!(file.set_len(0).is_err());
+        assert_eq!(disk.list(Path::new("")).unwrap(), ["file"]);
+        assert_eq!(disk.read_file(path, 100).unwrap(), b"0123456789");
     }
 }

@@ -64,7 +64,7 @@ impl Offline {
             .into_iter()
             .find(|root| root.join(REPLICAS).is_dir())
             .ok_or(OfflineError::NoStore { path })?;
-        let disk = LocalDisk::open(&root).map_err(io)?;
+        let disk = LocalDisk::open_read_only(&root).map_err(io)?;
         let replicas = disk
             .list(Path::new(REPLICAS))
             .map_err(io)?
@@ -83,16 +83,25 @@ impl Offline {
         let parent = path.parent().unwrap_or(Path::new("/"));
         let name = path.file_name().map(PathBuf::from).unwrap_or_default();
         Ok(Self {
-            replicas: vec![(LocalDisk::open(parent)?, name)],
+            replicas: vec![(LocalDisk::open_read_only(parent)?, name)],
             _lock: None,
         })
     }
 
     /// Shares the lock that a daemon would need for itself.
     fn locked(mut self, root: &Path) -> Result<Self, OfflineError> {
-        // A copy of a replica stands in no store, and a store that no daemon had has no lock.
-        let Ok(lock) = File::open(root.join(LOCK)) else {
-            return Ok(self);
+        // For reading, so that it works on a filesystem that is mounted read-only.
+        let lock = match File::open(root.join(LOCK)) {
+            Ok(lock) => lock,
+            // A copy of a replica stands in no store, and a store that no daemon had has no lock.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self),
+            Err(error) => {
+                tracing::warn!(
+                    "{}: {error}: see to it that no ankole-blockd uses this store now",
+                    root.join(LOCK).display()
+                );
+                return Ok(self);
+            }
         };
         match lock.try_lock_shared() {
             Ok(()) => {
