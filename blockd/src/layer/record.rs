@@ -34,8 +34,13 @@ pub enum RecordError {
     #[error("a map record does not match its checksum")]
     Damaged,
     /// A sound record of another layer or chunk.
-    #[error("a map record belongs to another layer or chunk")]
-    Misplaced,
+    #[error("a map record belongs to chunk {chunk} of layer {layer:016x}")]
+    Misplaced {
+        /// The layer's number.
+        layer: u64,
+        /// The chunk's.
+        chunk: u64,
+    },
 }
 
 impl MapRecord {
@@ -98,10 +103,15 @@ impl MapRecord {
         if ankole_proto::crc32c(&bytes[..CRC_AT]).to_le_bytes() != bytes[CRC_AT..] {
             return Err(RecordError::Damaged);
         }
-        if bytes[128..136] != layer.raw().to_le_bytes()
-            || bytes[136..144] != chunk.raw().to_le_bytes()
-        {
-            return Err(RecordError::Misplaced);
+        let number = |at: usize| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(number)
+        };
+        let found = (number(128), number(136));
+        if found != (layer.raw(), chunk.raw()) {
+            let (layer, chunk) = found;
+            return Err(RecordError::Misplaced { layer, chunk });
         }
         let (mut present, mut zero) = ([0; BITMAP_BYTES], [0; BITMAP_BYTES]);
         present.copy_from_slice(&bytes[..BITMAP_BYTES]);
@@ -157,7 +167,7 @@ mod tests {
         let bytes = sample().encode(layer, ChunkNumber::from_raw(4));
         assert_eq!(
             MapRecord::decode(&bytes, layer, chunk),
-            Err(RecordError::Misplaced)
+            Err(RecordError::Misplaced { layer: 7, chunk: 4 })
         );
         assert_eq!(
             MapRecord::decode(&bytes[1..], layer, chunk),

@@ -8,7 +8,7 @@ use super::descriptor::{Descriptor, FILE_NAME, StoredState};
 use super::refusal::{Medium, Unusable};
 use super::{Replica, Session, State};
 use crate::disk::Disk;
-use crate::layer::MapRecord;
+use crate::layer::{MapRecord, RecordError};
 
 /// How often a fault is tried to be made durable at once; later each background step tries again.
 const FAULT_ATTEMPTS: usize = 3;
@@ -58,9 +58,18 @@ impl<D: Disk> Replica<D> {
         Medium::Io { act, source }
     }
 
-    /// A map record is damaged.
-    pub(super) fn map_damaged(&mut self, layer: LayerId, chunk: ChunkNumber) -> Medium {
-        let damage = Medium::Map { layer, chunk };
+    /// A map record is damaged, or another's.
+    pub(super) fn map_damaged(
+        &mut self,
+        layer: LayerId,
+        chunk: ChunkNumber,
+        error: RecordError,
+    ) -> Medium {
+        let damage = Medium::Map {
+            layer,
+            chunk,
+            error,
+        };
         self.fault(damage.to_string());
         damage
     }
@@ -135,7 +144,7 @@ impl<D: Disk> Replica<D> {
                 }
                 Ok(record)
             }
-            Ok(Err(_)) => Err(self.map_damaged(layer, chunk)),
+            Ok(Err(error)) => Err(self.map_damaged(layer, chunk, error)),
             Err(error) => Err(self.failed("reading a map", error)),
         }
     }

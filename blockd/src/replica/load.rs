@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ankole_proto::{ChunkNumber, LayerId};
+use ankole_proto::{ChunkNumber, LayerId, ReplicaId};
 
 use super::census::Census;
 use super::chunk_cache::{CacheBudget, ChunkCache};
@@ -19,7 +19,7 @@ use super::scrub::Scrub;
 use super::vacated::Vacated;
 use super::{Allocation, Replica, Session, State};
 use crate::disk::{Disk, DiskFile};
-use crate::layer::{LayerFiles, Lengths, Part, Tree, file_path};
+use crate::layer::{LayerFiles, Lengths, Part, RecordError, Tree, file_path};
 
 /// Why a replica was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,17 @@ pub enum LoadError {
         /// Which file, from the root of the disk.
         file: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A file is sound and belongs elsewhere.
+    #[error(
+        "{file}: {reason}: the file was renamed, copied or written over; put the right one in its \
+         place, or delete this replica and let it be rebuilt from a peer"
+    )]
+    Foreign {
+        /// Which file, from the root of the disk.
+        file: String,
+        /// Whose it is.
         reason: String,
     },
     /// The disk failed.
@@ -52,7 +63,7 @@ pub enum LoadError {
 #[derive(Debug)]
 pub(super) enum ScanError {
     Io(io::Error),
-    Damaged(ChunkNumber),
+    Record(ChunkNumber, RecordError),
 }
 
 impl From<io::Error> for ScanError {
@@ -69,17 +80,14 @@ pub(super) fn scan_layer<F: DiskFile>(
 ) -> Result<(), ScanError> {
     let slot = index.add_layer(files.layer);
     let mut mapped = Mapped::default();
-    files.each_record(
-        |chunk, _| ScanError::Damaged(chunk),
-        |chunk, record| {
-            mapped.present += record.present.count() as u64;
-            mapped.zero += record.zero.count() as u64;
-            if in_chain {
-                index.overlay(slot, chunk, &record);
-            }
-            Ok(())
-        },
-    )?;
+    files.each_record(ScanError::Record, |chunk, record| {
+        mapped.present += record.present.count() as u64;
+        mapped.zero += record.zero.count() as u64;
+        if in_chain {
+            index.overlay(slot, chunk, &record);
+        }
+        Ok(())
+    })?;
     index.set_mapped(files.layer, mapped);
     Ok(())
 }
@@ -104,10 +112,14 @@ pub(super) fn scan_error(directory: &Path, layer: LayerId, error: ScanError) -> 
     let path = file_path(directory, layer, Part::Map);
     match error {
         ScanError::Io(error) => file_error(&path, error),
-        ScanError::Damaged(chunk) => LoadError::BadFile {
-            file: path.display().to_string(),
-            reason: format!("the record of chunk {} is damaged", chunk.raw()),
-        },
+        ScanError::Record(chunk, error) => {
+            let file = path.display().to_string();
+            let reason = format!("at chunk {}: {error}", chunk.raw());
+            match error {
+                RecordError::Damaged => LoadError::BadFile { file, reason },
+                RecordError::Misplaced { .. } => LoadError::Foreign { file, reason },
+            }
+        }
     }
 }
 
@@ -123,6 +135,16 @@ pub(super) fn read_descriptor<D: Disk>(
         file: path.display().to_string(),
         reason: error.to_string(),
     })
+}
+
+/// Whose files stand in `directory`, by what they say themselves. Look before loading: loading
+/// changes files.
+///
+/// # Errors
+///
+/// [`LoadError`] when `replica.json` cannot be read.
+pub fn stored_id<D: Disk>(disk: &D, directory: &Path) -> Result<ReplicaId, LoadError> {
+    Ok(read_descriptor(disk, directory)?.replica)
 }
 
 pub(super) fn open_layer<D: Disk>(

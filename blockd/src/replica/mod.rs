@@ -59,7 +59,7 @@ pub use damages::{Damage, News};
 pub(crate) use descriptor::FORMAT;
 pub use descriptor::{Stop, StoredState};
 pub use flush::{FlushPlan, WRITEBACK_CHUNKS_MAX};
-pub use load::LoadError;
+pub use load::{LoadError, stored_id};
 pub use mark::MarkPlan;
 pub use offline::{Inspection, Verification, export, inspect, verify};
 pub use refusal::{

@@ -144,7 +144,7 @@ impl<F: DiskFile> StillLayer<F> {
         let mut record = self
             .files
             .read_record(chunk)?
-            .map_err(|_| ScanError::Damaged(chunk))?;
+            .map_err(|error| ScanError::Record(chunk, error))?;
         if self.in_doubt && !record.present.is_empty() {
             let allocated = allocated_in(&self.files, chunk, self.size)?;
             for block in 0..PLACES {

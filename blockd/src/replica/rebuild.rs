@@ -348,7 +348,7 @@ impl<D: Disk> Replica<D> {
             Err(ScanError::Io(error)) => {
                 Err(self.failed_for_good("clearing what was merged", error))
             }
-            Err(ScanError::Damaged(chunk)) => Err(self.map_damaged(head.layer, chunk)),
+            Err(ScanError::Record(chunk, error)) => Err(self.map_damaged(head.layer, chunk, error)),
         }
     }
 

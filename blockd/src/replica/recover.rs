@@ -13,22 +13,19 @@ use crate::layer::{LayerFiles, PLACES};
 /// what is written there later never shows what was there before.
 pub(super) fn recover_layer<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), ScanError> {
     let size = files.size;
-    files.each_record(
-        |chunk, _| ScanError::Damaged(chunk),
-        |chunk, mut record| {
-            let allocated = allocated_in(files, chunk, size)?;
-            let before = record;
-            for block in 0..PLACES {
-                if !allocated.contains(block) {
-                    record.present.set(block, false);
-                }
+    files.each_record(ScanError::Record, |chunk, mut record| {
+        let allocated = allocated_in(files, chunk, size)?;
+        let before = record;
+        for block in 0..PLACES {
+            if !allocated.contains(block) {
+                record.present.set(block, false);
             }
-            if record != before {
-                files.write_record(chunk, &record)?;
-            }
-            Ok::<_, ScanError>(())
-        },
-    )?;
+        }
+        if record != before {
+            files.write_record(chunk, &record)?;
+        }
+        Ok::<_, ScanError>(())
+    })?;
     // Also what the process before has written: only when it is durable that a place does not count
     // may what is there go.
     files.map.sync()?;
@@ -44,7 +41,7 @@ pub(super) fn punch_unmarked<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), S
         let chunk = ChunkNumber::at(data.start);
         let record = files
             .read_record(chunk)?
-            .map_err(|_| ScanError::Damaged(chunk))?;
+            .map_err(|error| ScanError::Record(chunk, error))?;
         let allocated = allocated_in(files, chunk, size)?;
         for block in 0..PLACES {
             if allocated.contains(block) && !record.present.contains(block) {

@@ -6,6 +6,8 @@ use std::io;
 use ankole_proto::wire::ErrorCode;
 use ankole_proto::{BlockNumber, ChunkNumber, Epoch, LayerId};
 
+use crate::layer::RecordError;
+
 /// The caller or the replica is not in a state to do anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
@@ -40,13 +42,15 @@ pub enum Medium {
         /// What the system said.
         source: io::Error,
     },
-    /// A map record does not match its checksum, and with it the replica is faulted.
-    #[error("the map of layer {layer} is damaged at chunk {}; the replica is faulted", chunk.raw())]
+    /// A map record cannot be used, and with it the replica is faulted.
+    #[error("the map of layer {layer} at chunk {}: {error}; the replica is faulted", chunk.raw())]
     Map {
         /// Whose map.
         layer: LayerId,
         /// Of which chunk.
         chunk: ChunkNumber,
+        /// What is wrong with it.
+        error: RecordError,
     },
 }
 

@@ -114,7 +114,9 @@ impl<D: Disk> Replica<D> {
                 Err(ScanError::Io(error)) => {
                     return Err(self.failed_for_good("reading a map", error));
                 }
-                Err(ScanError::Damaged(chunk)) => return Err(self.map_damaged(layer, chunk)),
+                Err(ScanError::Record(chunk, error)) => {
+                    return Err(self.map_damaged(layer, chunk, error));
+                }
             }
         }
         Ok(())

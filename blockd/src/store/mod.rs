@@ -23,6 +23,8 @@ mod report;
 mod slot;
 mod standstill;
 mod tenancy;
+#[cfg(test)]
+mod tests;
 mod trash;
 mod warning;
 

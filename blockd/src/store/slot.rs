@@ -80,13 +80,7 @@ impl Slot {
         started: Instant,
         changed: Arc<Notify>,
     ) -> Self {
-        let directory = DiskRoot::replica_dir(id);
-        let content = match Replica::load(root.disk(), &directory) {
-            Ok(replica) if replica.id() != id => Content::Bad(format!(
-                "{}: holds replica {}; a directory was renamed or copied",
-                root.disk().root().join(&directory).display(),
-                replica.id()
-            )),
+        let content = match load_own(root, id) {
             Ok(mut replica) => {
                 replica.set_boot(&boot_id());
                 Content::Loaded {
@@ -94,7 +88,7 @@ impl Slot {
                     replica: Box::new(Mutex::new(replica)),
                 }
             }
-            Err(error) => Content::Bad(with_sources(&error)),
+            Err(reason) => Content::Bad(reason),
         };
         if let Content::Bad(reason) = &content {
             tracing::error!(replica = %id, disk = %root.path().display(), "cannot be used: {reason}");
@@ -416,6 +410,23 @@ impl Slot {
     pub fn tell(&self) {
         self.changed.notify_one();
     }
+}
+
+/// Loads what stands in a replica's directory, unless that is another replica: its files are not
+/// touched then.
+fn load_own(root: &DiskRoot, id: ReplicaId) -> Result<StoreReplica, String> {
+    let directory = DiskRoot::replica_dir(id);
+    let found =
+        replica::stored_id(root.disk(), &directory).map_err(|error| with_sources(&error))?;
+    if found != id {
+        return Err(format!(
+            "{}: holds replica {found}: the directory was renamed or copied. Stop this daemon; give \
+             the directory the name {found} or, when that is there too, move it off this disk; \
+             then start the daemon again",
+            root.disk().root().join(&directory).display(),
+        ));
+    }
+    Replica::load(root.disk(), &directory).map_err(|error| with_sources(&error))
 }
 
 fn boxed(error: impl Refusal + 'static) -> Box<dyn Refusal> {

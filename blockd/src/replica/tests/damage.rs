@@ -94,6 +94,27 @@ fn records_of_a_map_that_have_become_zeros_fault_the_replica_and_name_the_file()
 }
 
 #[test]
+fn a_map_of_another_layer_is_told_as_foreign_with_what_to_do() {
+    let disk = closed();
+    let path = file_path(directory(), layer(1), Part::Map);
+    let other = file_path(directory(), layer(2), Part::Map);
+    let bytes = disk.read_file(&other, 1 << 20).unwrap();
+    disk.replace_file(&path, &bytes).unwrap();
+    let Err(error) = Replica::load(&disk, directory()) else {
+        panic!("a map of another layer was taken");
+    };
+    assert!(matches!(error, LoadError::Foreign { .. }), "{error}");
+    let told = error.to_string();
+    for part in [
+        path.to_str().unwrap(),
+        "belongs to chunk 0 of layer 0000000000000002",
+        "put the right one in its place",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
 fn a_flipped_bit_of_the_description_never_gives_another_replica() {
     let disk = closed();
     let path = directory().join("replica.json");
