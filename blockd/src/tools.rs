@@ -1,4 +1,5 @@
-//! The offline tools: `inspect`, `verify`, `export`. They write nothing to a store.
+//! The offline tools: `inspect`, `verify`, `export`. They write nothing to a store, and need it for
+//! reading only.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,12 +7,18 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ankole_blockd::replica::{self, Inspection, LoadError, Verification};
+use ankole_blockd::replica::{
+    self, ExportRequest, Exported, InspectedLayer, Inspection, LoadError, OnDamage, OnPartial,
+    StoredState, Verification,
+};
 use ankole_blockd::store::Offline;
 use ankole_proto::LayerId;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+
+/// The exit code of an export that has written a file which is not the whole volume.
+const NOT_WHOLE: u8 = 3;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,8 +54,33 @@ pub(crate) struct ExportArgs {
     /// The sealed layer to export; without it the volume as it was last written.
     #[arg(long)]
     layer: Option<LayerId>,
+    /// Go on where something is damaged: what cannot be read is left as zeros and listed, and the
+    /// exit code is 3.
+    #[arg(long)]
+    skip_damaged: bool,
+    /// Also export a replica that is being rebuilt or is faulted; the exit code is 3.
+    #[arg(long)]
+    incomplete: bool,
     /// The file to write, sparse; it must not exist.
     file: PathBuf,
+}
+
+impl ExportArgs {
+    fn request(&self) -> ExportRequest {
+        ExportRequest {
+            layer: self.layer,
+            damage: if self.skip_damaged {
+                OnDamage::Skip
+            } else {
+                OnDamage::Refuse
+            },
+            partial: if self.incomplete {
+                OnPartial::Take
+            } else {
+                OnPartial::Refuse
+            },
+        }
+    }
 }
 
 /// What was found in one replica, or why nothing was.
@@ -97,6 +129,8 @@ fn look<T>(
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let found = Offline::find(&args.path)?;
     let (results, all_read) = look(&found, |_| {}, replica::inspect);
+    let mut inspected = results.iter().filter_map(|result| result.found.as_ref());
+    let sound = all_read && inspected.all(Inspection::is_sound);
     let mut out = io::stdout().lock();
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&results)?)?,
@@ -110,10 +144,14 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
                     print_inspection(&mut out, inspection)?;
                 }
             }
-            writeln!(out, "{} replicas", results.len())?;
+            let verdict = if sound { "" } else { ": DAMAGED" };
+            writeln!(out, "{} replicas{verdict}", results.len())?;
         }
     }
-    Ok(code(all_read))
+    if !sound {
+        advise();
+    }
+    Ok(code(sound))
 }
 
 fn print_inspection(out: &mut impl Write, inspection: &Inspection) -> anyhow::Result<()> {
@@ -134,31 +172,52 @@ fn print_inspection(out: &mut impl Write, inspection: &Inspection) -> anyhow::Re
         "  stopped {}",
         word(serde_json::to_value(inspection.stop)?)
     )?;
+    for finding in &inspection.findings {
+        writeln!(out, "  wrong   {finding}")?;
+    }
     for layer in &inspection.layers {
-        let mut notes = Vec::new();
-        if layer.layer == inspection.head {
-            notes.push("head");
-        }
-        if layer.removing {
-            notes.push("being merged away");
-        }
-        if layer.unsettled {
-            notes.push("sums in doubt");
-        }
-        if layer.shared {
-            notes.push("shared with a clone");
-        }
-        writeln!(
-            out,
-            "  layer   {} on {:<16} {:>14} bytes, {:>14} reclaimable {}",
-            layer.layer,
-            layer.parent.as_deref().unwrap_or("-"),
-            layer.used_bytes,
-            layer.reclaimable_bytes,
-            notes.join(", ")
-        )?;
+        print_layer(out, layer, layer.layer == inspection.head)?;
     }
     Ok(())
+}
+
+fn print_layer(out: &mut impl Write, layer: &InspectedLayer, is_head: bool) -> io::Result<()> {
+    let notes = [
+        (is_head, "head"),
+        (layer.removing, "being merged away"),
+        (layer.unsettled, "sums in doubt"),
+        (layer.shared, "shared with a clone"),
+        (layer.damaged > 0, "DAMAGED"),
+    ];
+    let notes: Vec<&str> = notes
+        .iter()
+        .filter_map(|(applies, note)| applies.then_some(*note))
+        .collect();
+    writeln!(
+        out,
+        "  layer   {} on {:<16} {:>14} bytes, {:>14} reclaimable {}",
+        layer.layer,
+        layer.parent.as_deref().unwrap_or("-"),
+        layer.used_bytes,
+        layer.reclaimable_bytes,
+        notes.join(", ")
+    )?;
+    for finding in &layer.findings {
+        writeln!(out, "    wrong {finding}")?;
+    }
+    let more = layer.damaged.saturating_sub(layer.findings.len() as u64);
+    if more > 0 {
+        writeln!(out, "    wrong in {more} more places")?;
+    }
+    Ok(())
+}
+
+/// What to do about damage.
+fn advise() {
+    eprintln!(
+        "A replica whose volume has another one in sync: delete it, it is rebuilt. Else read what \
+         can be read with `export --skip-damaged` before anything else."
+    );
 }
 
 /// Compares every block with its checksum; fails when anything is wrong.
@@ -190,6 +249,9 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             };
             writeln!(out, "{total} replicas: {verdict}")?;
         }
+    }
+    if !all_read || damaged > 0 {
+        advise();
     }
     Ok(code(all_read && damaged == 0))
 }
@@ -226,26 +288,71 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let name = args.file.display().to_string();
     let file = File::create_new(&args.file).with_context(|| format!("cannot create {name}"))?;
     let mut bytes = 0u64;
-    let written = replica::export(disk, directory, args.layer, |offset, data| {
+    let written = replica::salvage(disk, directory, &args.request(), |offset, data| {
         bytes += data.len() as u64;
         file.write_all_at(data, offset)
     })
     .map_err(anyhow::Error::from)
-    .and_then(|size| {
-        file.set_len(size.bytes())?;
+    .and_then(|exported| {
+        file.set_len(exported.size.bytes())?;
         file.sync_all()?;
-        Ok(size)
+        Ok(exported)
     });
     match written {
-        Ok(size) => {
-            println!("{name}: {} bytes, {bytes} of them data", size.bytes());
-            Ok(ExitCode::SUCCESS)
+        Ok(exported) => {
+            let size = exported.size.bytes();
+            println!("{name}: {size} bytes, {bytes} of them data");
+            tell_what_lacks(&name, &exported);
+            Ok(if exported.is_whole() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(NOT_WHOLE)
+            })
         }
         Err(error) => {
             // A part of a volume must not be taken for one.
             std::fs::remove_file(&args.file).with_context(|| format!("cannot remove {name}"))?;
             Err(error)
         }
+    }
+}
+
+/// Lists what of the volume is not in the file, or may not be.
+fn tell_what_lacks(name: &str, exported: &Exported) {
+    for trouble in &exported.troubles {
+        eprintln!("warning: {trouble}");
+    }
+    if exported.unsettled_blocks > 0 {
+        eprintln!(
+            "warning: {} blocks do not match their checksums, as an unclean stop may leave them: \
+             they are in the file as they were found",
+            exported.unsettled_blocks
+        );
+    }
+    let unreadable = &exported.unreadable;
+    for range in &unreadable.told {
+        println!(
+            "unreadable: layer {} offset {} length {}",
+            range.layer, range.offset, range.length
+        );
+    }
+    if unreadable.ranges > 0 {
+        println!(
+            "unreadable in all: {} bytes in {} ranges, the first {} listed; zeros in the file",
+            unreadable.bytes,
+            unreadable.ranges,
+            unreadable.told.len()
+        );
+    }
+    match &exported.state {
+        StoredState::Ready => {}
+        StoredState::Rebuilding => eprintln!("warning: the replica was being rebuilt"),
+        StoredState::Faulted { reason } => {
+            eprintln!("warning: the replica is faulted: {reason}");
+        }
+    }
+    if !exported.is_whole() {
+        eprintln!("warning: {name} is NOT the whole volume");
     }
 }
 

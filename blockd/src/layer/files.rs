@@ -81,8 +81,27 @@ pub struct LayerFiles<F> {
     pub sums: F,
 }
 
+/// Reads a chunk's record from the map of a layer.
+///
+/// # Errors
+///
+/// What the system said, or that the bytes are no record of this layer and chunk.
+pub fn read_record_of<F: DiskFile>(
+    map: &F,
+    layer: LayerId,
+    chunk: ChunkNumber,
+) -> io::Result<Result<MapRecord, RecordError>> {
+    let mut bytes = [0; RECORD_BYTES];
+    read_exact_at(map, &mut bytes, chunk.raw() * RECORD_BYTES as u64)?;
+    Ok(MapRecord::decode(&bytes, layer, chunk))
+}
+
 /// Whether a file holds nothing from `start` on, which may lie within a page that holds something.
-fn is_empty_from<F: DiskFile>(file: &F, start: u64) -> io::Result<bool> {
+///
+/// # Errors
+///
+/// What the system said.
+pub fn is_empty_from<F: DiskFile>(file: &F, start: u64) -> io::Result<bool> {
     let page_end = start.next_multiple_of(BLOCK_BYTES);
     let mut rest = [0; BLOCK];
     let rest = rest
@@ -130,40 +149,11 @@ impl<F: DiskFile> LayerFiles<F> {
         layer: LayerId,
         lengths: Lengths,
     ) -> Result<Self, (Part, io::Error)> {
-        Self::open_if(disk, directory, layer, lengths, |_, found, wanted| {
-            Ok(found == wanted)
-        })
-    }
-
-    /// Opens the files of a layer to look at them: an interrupted [`Self::grow`] may have made them
-    /// longer.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::open`].
-    pub fn open_longer<D: Disk<File = F>>(
-        disk: &D,
-        directory: &Path,
-        layer: LayerId,
-        lengths: Lengths,
-    ) -> Result<Self, (Part, io::Error)> {
-        Self::open_if(disk, directory, layer, lengths, |file, found, wanted| {
-            Ok(found == wanted || found > wanted && is_empty_from(file, wanted)?)
-        })
-    }
-
-    fn open_if<D: Disk<File = F>>(
-        disk: &D,
-        directory: &Path,
-        layer: LayerId,
-        lengths: Lengths,
-        fits: fn(&F, u64, u64) -> io::Result<bool>,
-    ) -> Result<Self, (Part, io::Error)> {
         let open = |part| -> Result<F, (Part, io::Error)> {
             let check = || -> io::Result<F> {
                 let file = disk.open(&file_path(directory, layer, part))?;
                 let (found, wanted) = (file.len()?, lengths.bytes(part));
-                if fits(&file, found, wanted)? {
+                if found == wanted {
                     return Ok(file);
                 }
                 let reason = format!("{found} bytes long instead of {wanted}");
@@ -246,9 +236,7 @@ impl<F: DiskFile> LayerFiles<F> {
         if chunk.raw() >= self.size.chunks() {
             return Ok(Ok(MapRecord::default()));
         }
-        let mut bytes = [0; RECORD_BYTES];
-        read_exact_at(&self.map, &mut bytes, chunk.raw() * RECORD_BYTES as u64)?;
-        Ok(MapRecord::decode(&bytes, self.layer, chunk))
+        read_record_of(&self.map, self.layer, chunk)
     }
 
     /// Writes the map record of a chunk.

@@ -21,6 +21,6 @@ pub const PLACES: usize = 512;
 const _: () = assert!(BLOCK as u64 == BLOCK_BYTES && PLACES as u64 == CHUNK_BLOCKS);
 
 pub use blocks::{BlockRun, Flaw};
-pub use files::{LayerFiles, Lengths, Part, file_path};
+pub use files::{LayerFiles, Lengths, Part, file_path, is_empty_from, read_record_of};
 pub use record::{MapRecord, RECORD_BYTES, RecordError};
 pub use tree::{Tree, TreeShapeError};

@@ -61,7 +61,10 @@ pub use descriptor::{Stop, StoredState};
 pub use flush::{FlushPlan, WRITEBACK_CHUNKS_MAX};
 pub use load::{LoadError, stored_id};
 pub use mark::MarkPlan;
-pub use offline::{Inspection, Verification, export, inspect, verify};
+pub use offline::{
+    DamagedBlock, ExportError, ExportRequest, Exported, InspectedLayer, Inspection, OnDamage,
+    OnPartial, Unreadable, UnreadableRange, Verification, export, inspect, salvage, verify,
+};
 pub use refusal::{
     ChecksumMismatch, DataError, LayerError, Medium, OpenError, Refusal, TreeError, Unusable,
     WorkError,

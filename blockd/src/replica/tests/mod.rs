@@ -12,5 +12,6 @@ mod operations;
 mod preparing;
 mod rebuilding;
 mod repairing;
+mod salvaging;
 mod scrubbing;
 mod support;

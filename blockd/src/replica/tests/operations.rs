@@ -6,7 +6,7 @@ use super::cloning::{HEAD as CLONE_HEAD, clone_at, load_clone};
 use super::model::{Model, SECTOR, sectors};
 use super::support::{Place, Rig, layer};
 use crate::disk::sim::SimDisk;
-use crate::replica::{Progress, destroy};
+use crate::replica::{ExportRequest, OnDamage, OnPartial, Progress, destroy};
 
 /// Two chunks and a short third: every border is there, and a case is quick.
 const BLOCKS: u64 = 1030;
@@ -236,14 +236,20 @@ pub(super) fn exported(disk: &SimDisk, id: u64) -> Vec<u8> {
 pub(super) fn exported_from(disk: &SimDisk, place: Place, id: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let directory = place.directory();
-    let size = crate::replica::export(disk, directory, Some(layer(id)), |offset, data| {
+    // Of a faulted replica too: what it holds is to be right.
+    let request = ExportRequest {
+        layer: Some(layer(id)),
+        damage: OnDamage::Refuse,
+        partial: OnPartial::Take,
+    };
+    let exported = crate::replica::salvage(disk, directory, &request, |offset, data| {
         let at = usize::try_from(offset).unwrap();
         out.resize(out.len().max(at + data.len()), 0);
         out[at..at + data.len()].copy_from_slice(data);
         Ok(())
     })
     .unwrap();
-    out.resize(usize::try_from(size.bytes()).unwrap(), 0);
+    out.resize(usize::try_from(exported.size.bytes()).unwrap(), 0);
     sectors(&out)
 }
 
