@@ -60,9 +60,7 @@ impl DiskRoot {
             source,
         };
         let root = path.join(ROOT);
-        for name in [REPLICAS, TRASH] {
-            fs::create_dir_all(root.join(name)).map_err(io)?;
-        }
+        fs::create_dir_all(&root).map_err(io)?;
         let lock = File::create(root.join(LOCK)).map_err(io)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => DiskRootError::InUse {
@@ -71,11 +69,15 @@ impl DiskRoot {
             TryLockError::Error(source) => io(source),
         })?;
         let disk = LocalDisk::open(&root).map_err(io)?;
-        disk.sync_dir(Path::new("")).map_err(io)?;
         File::open(path)
             .and_then(|dir| dir.sync_all())
             .map_err(io)?;
+        // Before there is a place for replicas: where there is one the marker was lost.
         let marker = Mutex::new(Marker::read_or_create(&disk)?);
+        for name in [REPLICAS, TRASH] {
+            fs::create_dir_all(root.join(name)).map_err(io)?;
+        }
+        disk.sync_dir(Path::new("")).map_err(io)?;
         sweep(&disk).map_err(io)?;
         Ok(Self {
             path: path.to_path_buf(),

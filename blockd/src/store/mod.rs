@@ -7,6 +7,8 @@
 //! <disk>/ankole/trash/                   replicas on their way out
 //! ```
 //!
+//! A disk that cannot be used is left out, told in the log and in the report, and the others serve.
+//!
 //! Owns which replicas there are, who has each one open ([`Slot`]), and the background work on
 //! them. Promises that a bad replica is told and left alone and stops nothing else, and that one
 //! connection at a time speaks for a replica (INV-1). Must not know sockets or the managers.
@@ -61,6 +63,8 @@ const TRASH: &str = "trash";
 #[derive(Debug)]
 pub struct Store {
     disks: Vec<DiskRoot>,
+    /// Why others are not used; each reason names its disk.
+    left_out: Vec<String>,
     slots: RwLock<BTreeMap<ReplicaId, Arc<Slot>>>,
     /// Ordered to exist, and not there: told to the managers.
     missing: RwLock<BTreeMap<ReplicaId, Missing>>,
@@ -112,17 +116,12 @@ impl Missing {
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
-    /// A disk cannot be used.
+    /// None of the disks can be used.
+    #[error("no disk can be used: {0}")]
+    NoDisk(String),
+    /// A disk cannot be used, and others without it neither: it is another daemon's.
     #[error(transparent)]
     Disk(#[from] DiskRootError),
-    /// The replicas on a disk cannot be listed.
-    #[error("{path}: cannot list the replicas: {source}")]
-    List {
-        /// Which disk.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
     /// The disks belong to different clusters.
     #[error("{path} belongs to cluster {found}, the disks before it to {expected}")]
     Mixed {
@@ -172,19 +171,31 @@ pub enum CreateError {
 
 impl Store {
     /// Locks the disks and loads every replica on them. A replica that cannot be loaded is told in
-    /// the log and to the managers, and serves nothing.
+    /// the log and to the managers, and serves nothing; so is a disk, as long as there is another.
     ///
     /// # Errors
     ///
-    /// [`OpenStoreError`] when a disk as a whole cannot be used.
+    /// [`OpenStoreError`] when no disk can be used, or the operator named disks that are not one
+    /// daemon's.
     pub fn open(paths: &[PathBuf]) -> Result<Self, OpenStoreError> {
         let started = Instant::now();
         let changed = Arc::new(Notify::new());
         let cache = CacheBudget::of(CacheBudget::DEFAULT_BYTES);
         let mut disks: Vec<DiskRoot> = Vec::with_capacity(paths.len());
         let mut slots = BTreeMap::new();
+        let mut left_out = Vec::new();
         for path in paths {
-            let root = DiskRoot::open(path)?;
+            let (root, ids) = match DiskRoot::open(path).and_then(with_ids) {
+                Ok(opened) => opened,
+                Err(error @ DiskRootError::InUse { .. }) => return Err(error.into()),
+                Err(error) => {
+                    let reason = error.to_string();
+                    tracing::error!(disk = %path.display(),
+                        "left out, no replica there is served: {reason}; then restart this daemon");
+                    left_out.push(reason);
+                    continue;
+                }
+            };
             let expected = disks.iter().find_map(DiskRoot::cluster);
             if let (Some(found), Some(expected)) = (root.cluster(), expected)
                 && found != expected
@@ -195,10 +206,6 @@ impl Store {
                     expected,
                 });
             }
-            let ids = root.replica_ids().map_err(|source| OpenStoreError::List {
-                path: path.clone(),
-                source,
-            })?;
             for id in ids {
                 let slot = Slot::load(&root, id, started, Arc::clone(&changed));
                 slot.share_cache(&cache);
@@ -206,8 +213,12 @@ impl Store {
             }
             disks.push(root);
         }
+        if disks.is_empty() {
+            return Err(OpenStoreError::NoDisk(left_out.join("; ")));
+        }
         Ok(Self {
             disks,
+            left_out,
             slots: RwLock::new(slots),
             missing: RwLock::new(BTreeMap::new()),
             changed,
@@ -340,6 +351,15 @@ impl Store {
             slot.write_back();
         }
     }
+}
+
+/// A disk with the replicas on it.
+fn with_ids(root: DiskRoot) -> Result<(DiskRoot, Vec<ReplicaId>), DiskRootError> {
+    let ids = root.replica_ids().map_err(|source| DiskRootError::Io {
+        path: root.path().to_path_buf(),
+        source,
+    })?;
+    Ok((root, ids))
 }
 
 /// Milliseconds since 1970, by the host's clock.

@@ -7,7 +7,7 @@ use ankole_proto::wire::body::Memory;
 use ankole_proto::{LayerId, ReplicaId};
 
 use super::disk_root::DiskRoot;
-use super::warning::warning;
+use super::warning::{add_left_out, warning};
 use super::{Missing, Slot, Store, now_ms};
 use crate::disk::{Disk, Space};
 use crate::layer::Flaw;
@@ -17,7 +17,8 @@ impl Store {
     /// Every disk with its replicas, as they are now.
     pub fn report(&self) -> Vec<DiskReport> {
         let slots = self.slots();
-        self.disks
+        let mut reports: Vec<DiskReport> = self
+            .disks
             .iter()
             .map(|root| {
                 let id = root.id();
@@ -35,7 +36,12 @@ impl Store {
                 );
                 disk_report(root, replicas)
             })
-            .collect()
+            .collect();
+        // The id of a disk that was left out may not be known: one that works tells of it.
+        if let Some(report) = reports.iter_mut().find(|report| report.fault.is_empty()) {
+            add_left_out(&mut report.warning, &self.left_out);
+        }
+        reports
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ankole_proto::{Credential, LayerId, ReplicaId, VolumeId, VolumeSize};
 
-use super::{Creation, Store};
+use super::{Creation, DiskRoot, DiskRootError, Store};
 
 /// Directories for disks, which exist.
 fn folders(dir: &Path) -> Vec<PathBuf> {
@@ -74,4 +74,101 @@ fn a_renamed_or_copied_replica_is_told_with_what_to_do_and_left_as_it_is() {
     fs::rename(&to, &from).unwrap();
     let store = Store::open(&folders(dir.path())).unwrap();
     assert!(store.slot(own).unwrap().replica().is_some());
+}
+
+/// Damages one bit of a disk's marker.
+fn flip(path: &Path) {
+    let path = path.join("ankole/disk.json");
+    let mut bytes = fs::read(&path).unwrap();
+    let digit = bytes
+        .windows(8)
+        .position(|part| part == b"\"disk\": ")
+        .unwrap()
+        + 9;
+    bytes[digit] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_disk_without_a_sound_marker_is_left_out_and_told_and_the_others_serve() {
+    for missing in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = folders(dir.path());
+        let store = Store::open(&paths).unwrap();
+        for (disk, replica) in [(0, 1), (1, 2), (2, 3)] {
+            store.create(&creation(&store, disk, replica)).unwrap();
+        }
+        let ids: Vec<_> = store.disks().iter().map(DiskRoot::id).collect();
+        drop(store);
+        let marker = paths[1].join("ankole/disk.json");
+        if missing {
+            fs::remove_file(&marker).unwrap();
+        } else {
+            flip(&paths[1]);
+        }
+        let before = contents(&paths[1]);
+        let store = Store::open(&paths).unwrap();
+        let found: Vec<_> = store.disks().iter().map(DiskRoot::id).collect();
+        assert_eq!(found, [ids[0], ids[2]]);
+        let served: Vec<_> = store.slots().iter().map(|slot| slot.id()).collect();
+        assert_eq!(served, [1, 3].map(ReplicaId::from_bits));
+        let reports = store.report();
+        let told = &reports[0].warning;
+        let wrong = if missing { "is missing" } else { "checksum" };
+        for part in [
+            marker.to_str().unwrap(),
+            "left out",
+            wrong,
+            "ankole node get",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!(reports[1].warning, "");
+        assert!(contents(&paths[1]) == before);
+        drop(store);
+        // What the message says to do.
+        let text = format!(r#"{{"format":1,"disk":"{}","cluster":null}}"#, ids[1]);
+        fs::write(&marker, text).unwrap();
+        let store = Store::open(&paths).unwrap();
+        assert_eq!(store.slots().len(), 3);
+        assert_eq!(store.report()[0].warning, "");
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_left_out_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = folders(dir.path());
+    fs::write(paths[0].join("ankole"), b"no directory").unwrap();
+    let store = Store::open(&paths).unwrap();
+    assert_eq!(store.disks().len(), 2);
+    let told = store.report()[0].warning.clone();
+    assert!(told.contains(paths[0].to_str().unwrap()), "{told}");
+}
+
+#[test]
+fn without_a_sound_disk_the_store_is_refused_with_every_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = folders(dir.path());
+    drop(Store::open(&paths).unwrap());
+    for path in &paths {
+        flip(path);
+    }
+    let error = Store::open(&paths).unwrap_err().to_string();
+    assert!(error.starts_with("no disk can be used"), "{error}");
+    for path in &paths {
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn a_disk_of_another_daemon_is_refused_and_not_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = folders(dir.path());
+    let _other = Store::open(&paths[1..2]).unwrap();
+    let error = Store::open(&paths).unwrap_err();
+    let disk = DiskRootError::InUse {
+        path: paths[1].clone(),
+    };
+    assert_eq!(error.to_string(), disk.to_string());
 }

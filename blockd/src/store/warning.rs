@@ -39,6 +39,17 @@ pub(super) fn warning(space: Space, replicas: &[ReplicaReport]) -> String {
     told.join("; ")
 }
 
+/// Adds what is to be said of disks that this daemon was given and does not use.
+pub(super) fn add_left_out(warning: &mut String, left_out: &[String]) {
+    for reason in left_out {
+        if !warning.is_empty() {
+            warning.push_str("; ");
+        }
+        warning.push_str("another disk of this blockd is left out until it is restarted: ");
+        warning.push_str(reason);
+    }
+}
+
 fn room(space: Space) -> Option<String> {
     let free = space.free_bytes >> 20;
     match Room::of(space) {
