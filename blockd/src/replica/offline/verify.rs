@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{StillLayer, map_trouble, misnamed, note};
 use crate::disk::{Disk, DiskFile};
+use crate::layer::Flaw;
 use crate::replica::DAMAGES_TOLD;
 use crate::replica::descriptor::StoredState;
 use crate::replica::load::{LoadError, read_descriptor};
