@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::model::{Contents, sectors};
 use super::operations::{Operation, World, exported_from, operation};
-use super::support::{BLOCK, Place, Rig, directory, layer, new_disk};
+use super::support::{BLOCK, Place, Rig, cases, directory, layer, new_disk};
 use crate::disk::sim::{Fate, Fault, SimDisk};
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{Part, file_path};
@@ -445,7 +445,7 @@ fn a_failed_call_while_layers_are_made_private_harms_neither_replica() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(3000))]
 
     #[test]
     fn a_replica_and_its_clone_read_as_two_models_after_every_sequence(

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::cloning::{HEAD as CLONE_HEAD, clone_at, load_clone};
 use super::model::{Model, SECTOR, sectors};
-use super::support::{Place, Rig, layer};
+use super::support::{Place, Rig, cases, layer};
 use crate::disk::sim::SimDisk;
 use crate::replica::{ExportRequest, OnDamage, OnPartial, Progress, destroy};
 
@@ -298,7 +298,7 @@ fn clone_of(original: &mut World, which: usize) -> Option<World> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(cases(6000))]
 
     #[test]
     fn a_replica_and_its_clones_read_as_their_models_after_every_sequence(steps in steps()) {

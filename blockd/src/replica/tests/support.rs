@@ -7,6 +7,7 @@ use ankole_proto::{
     BlockNumber, Credential, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize,
 };
 use bytes::BytesMut;
+use proptest::prelude::ProptestConfig;
 
 use crate::disk::Disk;
 use crate::disk::sim::SimDisk;
@@ -15,6 +16,15 @@ use crate::replica::{DataError, Mutation, Progress, Replica, ReplicaSpec, TreeEr
 pub(super) const DIRECTORY: &str = "replica";
 pub(super) const BLOCK: u64 = 4096;
 pub(super) const CAPACITY: u64 = 1 << 30;
+
+/// At least so many cases of a property; `PROPTEST_CASES` asks for more.
+pub(super) fn cases(least: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig {
+        cases: asked.cases.max(least),
+        ..asked
+    }
+}
 
 pub(super) fn directory() -> &'static Path {
     Path::new(DIRECTORY)
