@@ -14,4 +14,5 @@ mod rebuilding;
 mod repairing;
 mod salvaging;
 mod scrubbing;
+mod space;
 mod support;
