@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ankole_proto::LayerId;
+use ankole_proto::{Extent, LayerId};
 use proptest::prelude::*;
 
 use super::support::{BLOCK, Rig, directory, layer, spec};
@@ -10,7 +10,7 @@ use crate::disk::sim::{Fate, SimDisk};
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{Part, file_path};
 use crate::replica::descriptor::Descriptor;
-use crate::replica::{DataError, LoadError, Replica, verify};
+use crate::replica::{DataError, LayerError, LoadError, Medium, Replica, State, WorkError, verify};
 
 const BLOCKS: u64 = 20;
 
@@ -127,6 +127,154 @@ fn a_flipped_bit_of_the_description_never_gives_another_replica() {
             assert_eq!(found, wanted, "bit {bit}");
         }
     }
+}
+
+#[test]
+fn a_map_record_that_is_damaged_under_a_loaded_replica_faults_it_for_good() {
+    let sealed = Extent::new(0, BLOCKS * BLOCK).unwrap();
+    type Act = fn(&mut Rig<SimDisk>, Extent) -> Option<Medium>;
+    let acts: [(u64, Act); 6] = [
+        (2, |rig, _| match rig.write(2 * BLOCK, &[3; 4096]) {
+            Err(DataError::Medium(medium)) => Some(medium),
+            _ => None,
+        }),
+        (2, |rig, _| match rig.unmap(BLOCK, BLOCK) {
+            Err(DataError::Medium(medium)) => Some(medium),
+            _ => None,
+        }),
+        (1, |rig, whole| {
+            match rig.replica.digest(rig.epoch, layer(1), whole) {
+                Err(LayerError::Medium(medium)) => Some(medium),
+                _ => None,
+            }
+        }),
+        (1, |rig, whole| {
+            match rig.replica.read_layer(rig.epoch, layer(1), whole) {
+                Err(LayerError::Medium(medium)) => Some(medium),
+                _ => None,
+            }
+        }),
+        (1, |rig, _| {
+            rig.replica.begin_scrub(0, 1);
+            match rig.replica.scrub_step(100, 2) {
+                Err(WorkError::Medium(medium)) => Some(medium),
+                _ => None,
+            }
+        }),
+        (1, |rig, _| {
+            rig.replica.remove_layer(layer(1)).unwrap();
+            rig.replica.merge_step(100).unwrap();
+            match rig.replica.merge_step(100) {
+                Err(WorkError::Medium(medium)) => Some(medium),
+                _ => None,
+            }
+        }),
+    ];
+    for (number, (id, act)) in acts.into_iter().enumerate() {
+        let disk = closed();
+        let mut rig = Rig::load(&disk, BLOCKS, 2);
+        let wanted = rig.read(0, 2 * BLOCK).unwrap();
+        let path = file_path(directory(), layer(id), Part::Map);
+        disk.flip_bit(&path, 0, 5).unwrap();
+        // What is read is where it was when the replica was loaded.
+        assert_eq!(rig.read(0, 2 * BLOCK).unwrap(), wanted);
+        let Some(Medium::Map { layer: of, chunk }) = act(&mut rig, sealed) else {
+            panic!("act {number}: not found");
+        };
+        assert_eq!((of, chunk.raw()), (layer(id), 0), "act {number}");
+        let State::Faulted { reason } = rig.replica.state() else {
+            panic!("act {number}: not faulted");
+        };
+        assert!(reason.contains("damaged at chunk 0"), "{reason}");
+        assert!(matches!(rig.read(0, 512), Err(DataError::Unusable(_))));
+        assert!(matches!(rig.flush(), Err(DataError::Unusable(_))));
+        drop(rig);
+        let again = Replica::load(&disk, directory());
+        assert!(matches!(again, Err(LoadError::Faulted { .. })));
+    }
+}
+
+/// Puts a file of a layer in the place of the same file of another layer, of this replica or of
+/// another one.
+fn put_in_place(from: (&SimDisk, u64), to: (&SimDisk, u64), part: Part) {
+    let path = |id| file_path(directory(), layer(id), part);
+    let bytes = from.0.read_file(&path(from.1), 1 << 30).unwrap();
+    let file = to.0.create(&path(to.1)).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (number, block) in bytes.chunks(4096).enumerate() {
+        if block.iter().any(|byte| *byte != 0) {
+            let block = [std::io::IoSlice::new(block)];
+            file.write_at(&block, number as u64 * BLOCK).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_of_another_layer_in_the_place_of_one_is_found_and_its_data_never_returned() {
+    for (from, to) in [(1, 2), (2, 1)] {
+        for part in Part::ALL {
+            let disk = closed();
+            put_in_place((&disk, from), (&disk, to), part);
+            let found = verify(&disk, directory()).unwrap();
+            assert!(found.damaged > 0, "{part:?} of {from} as {to}");
+            if part == Part::Map {
+                let Err(LoadError::BadFile { file, .. }) = Replica::load(&disk, directory()) else {
+                    panic!("the map of {from} was taken for that of {to}");
+                };
+                assert_eq!(Path::new(&file), file_path(directory(), layer(to), part));
+                continue;
+            }
+            let Err(DataError::Checksum(bad)) = read_back(&disk) else {
+                panic!("{part:?} of {from} was read as that of {to}");
+            };
+            assert_eq!((bad.layer, bad.block.raw()), (layer(to), to - 1));
+        }
+    }
+}
+
+/// Nothing in a layer's files says of which replica they are, for clones share them; so a map that
+/// lacks a block can only be told by comparing with a peer.
+#[test]
+fn a_file_of_another_replica_in_the_place_of_one_is_found_by_sums_or_by_the_peers_digest() {
+    let other = || {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(0, &[5; 4096]).unwrap();
+        rig.write(7 * BLOCK, &[6; 4096]).unwrap();
+        rig.seal(2).unwrap();
+        rig.write(BLOCK, &[7; 4096]).unwrap();
+        rig.replica.close(rig.epoch).unwrap();
+        disk
+    };
+    for (id, block) in [(1, 0), (2, 1)] {
+        for part in [Part::Image, Part::Sums] {
+            let disk = closed();
+            put_in_place((&other(), id), (&disk, id), part);
+            assert_eq!(verify(&disk, directory()).unwrap().damaged, 1);
+            let Err(DataError::Checksum(bad)) = read_back(&disk) else {
+                panic!("{part:?} of layer {id} was taken for this replica's");
+            };
+            assert_eq!((bad.layer, bad.block.raw()), (layer(id), block));
+        }
+    }
+    let disk = closed();
+    put_in_place((&other(), 1), (&disk, 1), Part::Map);
+    // The block that it has more is a hole, which has no sum.
+    assert_eq!(verify(&disk, directory()).unwrap().damaged, 1);
+    let mut rig = Rig::load(&disk, BLOCKS, 2);
+    let bad = rig.read(7 * BLOCK, BLOCK);
+    assert!(matches!(bad, Err(DataError::Checksum(_))), "{bad:?}");
+    let whole = Extent::new(0, BLOCKS * BLOCK).unwrap();
+    let bad = rig.replica.digest(rig.epoch, layer(1), whole);
+    assert!(matches!(bad, Err(LayerError::Checksum(_))), "{bad:?}");
+    // It has less: only the digests differ.
+    let disk = other();
+    put_in_place((&closed(), 1), (&disk, 1), Part::Map);
+    assert_eq!(verify(&disk, directory()).unwrap().damaged, 0);
+    let digest = |disk: &SimDisk| {
+        let mut rig = Rig::load(disk, BLOCKS, 2);
+        rig.replica.digest(rig.epoch, layer(1), whole).unwrap()
+    };
+    assert_ne!(digest(&disk), digest(&other()));
 }
 
 #[test]

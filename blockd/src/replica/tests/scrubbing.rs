@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::operations::{World, operation};
-use super::support::{BLOCK, Place, Rig, directory, layer, new_disk};
+use super::support::{BLOCK, Place, Rig, cases, directory, layer, new_disk};
 use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{Fate, SimDisk};
 use crate::layer::{Part, file_path};
 use crate::replica::{Progress, Replica, inspect, verify};
 
@@ -131,8 +131,53 @@ fn a_record_of_scrubs_that_makes_no_sense_means_that_there_was_none() {
     }
 }
 
+#[test]
+fn a_flipped_bit_of_the_record_of_scrubs_harms_nothing() {
+    let disk = new_disk(BLOCKS);
+    let mut rig = Rig::load(&disk, BLOCKS, 1);
+    rig.write(0, &[1; 20 * 4096]).unwrap();
+    rig.seal(2).unwrap();
+    rig.write(BLOCK, &[2; 4096]).unwrap();
+    rig.replica.close(rig.epoch).unwrap();
+    let bad = file_path(directory(), layer(1), Part::Image);
+    disk.flip_bit(&bad, 2 * BLOCK, 1).unwrap();
+    // Half-way, with a bad block that is known.
+    let mut replica = Replica::load(&disk, directory()).unwrap();
+    replica.begin_scrub(3, 1000);
+    replica.scrub_step(9, 1001).unwrap();
+    replica.save_scrub();
+    drop(replica);
+    let path = directory().join("scrub.json");
+    let good = disk.read_file(&path, 1 << 16).unwrap();
+    let (mut kept, mut lost) = (0, 0);
+    for bit in 0..good.len() * 8 {
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let disk = disk.crash(Fate::Kept, 0);
+        disk.replace_file(&path, &bytes).unwrap();
+        let mut rig = Rig::load(&disk, BLOCKS, 2);
+        if rig.replica.scrub_report() == crate::replica::ScrubReport::default() {
+            lost += 1;
+        } else {
+            kept += 1;
+        }
+        assert_eq!(rig.read(BLOCK, BLOCK).unwrap(), vec![2; 4096], "bit {bit}");
+        assert_eq!(rig.read(0, BLOCK).unwrap(), vec![1; 4096], "bit {bit}");
+        assert!(rig.read(2 * BLOCK, BLOCK).is_err(), "bit {bit}");
+        // It goes on wherever that is, and the next finds what there is.
+        scrub_all(&mut rig);
+        assert!(rig.replica.begin_scrub(0, 2000), "bit {bit}");
+        scrub_all(&mut rig);
+        let (count, damages) = rig.replica.damages();
+        assert_eq!((count, damages.len()), (1, 1), "bit {bit}: {damages:?}");
+        assert_eq!((damages[0].layer, damages[0].block.raw()), (layer(1), 2));
+        assert_eq!(rig.replica.scrub_report().findings, 1, "bit {bit}");
+    }
+    assert!(kept > 50 && lost > 50, "{kept} kept, {lost} lost");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(1000))]
 
     #[test]
     fn a_scrub_and_an_offline_look_find_the_blocks_whose_bits_were_flipped_and_no_others(
