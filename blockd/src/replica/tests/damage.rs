@@ -178,7 +178,10 @@ fn a_map_record_that_is_damaged_under_a_loaded_replica_faults_it_for_good() {
         disk.flip_bit(&path, 0, 5).unwrap();
         // What is read is where it was when the replica was loaded.
         assert_eq!(rig.read(0, 2 * BLOCK).unwrap(), wanted);
-        let Some(Medium::Map { layer: of, chunk }) = act(&mut rig, sealed) else {
+        let Some(Medium::Map {
+            layer: of, chunk, ..
+        }) = act(&mut rig, sealed)
+        else {
             panic!("act {number}: not found");
         };
         assert_eq!((of, chunk.raw()), (layer(id), 0), "act {number}");

@@ -170,7 +170,10 @@ fn a_flipped_bit_of_the_record_of_scrubs_harms_nothing() {
         scrub_all(&mut rig);
         let (count, damages) = rig.replica.damages();
         assert_eq!((count, damages.len()), (1, 1), "bit {bit}: {damages:?}");
-        assert_eq!((damages[0].layer, damages[0].block.raw()), (layer(1), 2));
+        assert_eq!(
+            (damages[0].at.layer, damages[0].at.block.raw()),
+            (layer(1), 2)
+        );
         assert_eq!(rig.replica.scrub_report().findings, 1, "bit {bit}");
     }
     assert!(kept > 50 && lost > 50, "{kept} kept, {lost} lost");
