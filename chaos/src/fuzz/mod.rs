@@ -1,6 +1,6 @@
-//! The fuzz targets of the engine and of blockd's disks on a stable compiler: inputs composed as each target reads them, mutated,
-//! and run for a while, one target on each core. What is found is printed as
-//! the command that finds it again.
+//! The fuzz targets of the engine and of blockd's disks on a stable compiler: inputs composed as each
+//! target reads them, mutated, and run for a while, one target on each core. What is found is printed
+//! as the command that finds it again.
 //!
 //! `cargo fuzz` (nightly) runs the same bodies with coverage as its guide, for longer.
 
