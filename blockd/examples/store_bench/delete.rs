@@ -27,22 +27,24 @@ const PIECE: usize = 1 << 20;
 pub(crate) fn run(folder: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
     let (ours, alone) = on_store(folder, bytes)?;
     let (theirs, plain_alone) = on_plain(folder, bytes)?;
-    let mib = |beside: &Beside| rate_mib(bytes, beside.time);
     let ratios = vec![ours.figures.per_second / theirs.figures.per_second];
     Ok(vec![
         Row::beside("I/O alone, 1 ms apart", alone, plain_alone, Vec::new()),
-        Row::beside(
-            format!(
-                "I/O beside a merge ({:.1} MiB/s; copy {:.1})",
-                mib(&ours),
-                mib(&theirs)
-            ),
-            ours.figures,
-            theirs.figures,
-            ratios,
-        ),
+        rates("merge beside I/O, MiB", bytes, ours.time, theirs.time)?,
+        Row::beside("I/O beside a merge", ours.figures, theirs.figures, ratios),
         at_full_speed(folder, bytes)?,
     ])
+}
+
+/// How fast a layer was merged, by the MiB, beside how fast a file was copied.
+fn rates(case: &str, bytes: u64, ours: Duration, theirs: Duration) -> anyhow::Result<Row> {
+    let mebibytes = usize::try_from(bytes >> 20)?;
+    let (ours, theirs) = (
+        Figures::of_bulk(mebibytes, ours),
+        Figures::of_bulk(mebibytes, theirs),
+    );
+    let ratios = vec![ours.per_second / theirs.per_second];
+    Ok(Row::beside(case, ours, theirs, ratios))
 }
 
 /// A merge that nothing holds back, beside a copy of a plain file in pieces of 1 MiB that is synced
@@ -68,13 +70,12 @@ fn at_full_speed(folder: &Path, bytes: u64) -> anyhow::Result<Row> {
     for name in ["from", "to"] {
         std::fs::remove_file(folder.join(name))?;
     }
-    let (ours_mib, theirs_mib) = (rate_mib(bytes, ours.time()), rate_mib(bytes, theirs.time()));
-    Ok(Row::beside(
-        format!("merge, nothing beside ({ours_mib:.0} MiB/s; copy {theirs_mib:.0})"),
-        ours.figures(),
-        theirs.figures(),
-        vec![ours_mib / theirs_mib],
-    ))
+    rates(
+        "merge, nothing beside, MiB",
+        bytes,
+        ours.time(),
+        theirs.time(),
+    )
 }
 
 fn timed(act: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Samples> {
@@ -88,11 +89,6 @@ type Pause = fn(Instant);
 struct Beside {
     figures: Figures,
     time: Duration,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn rate_mib(bytes: u64, time: Duration) -> f64 {
-    (bytes >> 20) as f64 / time.as_secs_f64()
 }
 
 fn rest(begun: Instant) {

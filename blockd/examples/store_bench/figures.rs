@@ -33,6 +33,22 @@ fn thread_cpu() -> Duration {
         + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }
 
+impl Figures {
+    /// Of one long act that moved so many units; the times are those of a unit on average.
+    pub(crate) fn of_bulk(units: usize, time: Duration) -> Self {
+        let each_us = time.as_secs_f64() * 1e6 / as_float(units.max(1));
+        Self {
+            operations: units,
+            per_second: 1e6 / each_us.max(f64::MIN_POSITIVE),
+            p50_us: each_us,
+            p99_us: each_us,
+            p999_us: each_us,
+            max_us: each_us,
+            cpu_us_per_operation: 0.0,
+        }
+    }
+}
+
 impl Samples {
     /// Does and times so many operations.
     pub(crate) fn take(

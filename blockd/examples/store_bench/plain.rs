@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use rustix::fs::{Advice, fadvise};
@@ -117,4 +117,70 @@ impl Spread {
             file.read_piece(&mut self.buffer, block * BLOCK as u64)
         })
     }
+}
+
+/// Plain files, each with what was written since the one before, and a description of which there are:
+/// what a snapshot is without the store.
+#[derive(Debug)]
+pub(crate) struct Versions {
+    folder: PathBuf,
+    bytes: u64,
+    begun: usize,
+    newest: Plain,
+}
+
+impl Versions {
+    /// The first file, in a new folder.
+    pub(crate) fn create(folder: &Path, bytes: u64) -> anyhow::Result<Self> {
+        std::fs::create_dir(folder)?;
+        Ok(Self {
+            newest: Plain::create(&folder.join("0"), bytes)?,
+            folder: folder.to_owned(),
+            bytes,
+            begun: 1,
+        })
+    }
+
+    /// The file that is written to.
+    pub(crate) const fn newest(&mut self) -> &mut Plain {
+        &mut self.newest
+    }
+
+    /// Syncs the newest file and begins another one, durably: the file and its name, then a description
+    /// with a line for each, replaced whole.
+    pub(crate) fn begin_next(&mut self) -> anyhow::Result<()> {
+        self.newest.flush()?;
+        let next = Plain::create(&self.folder.join(self.begun.to_string()), self.bytes)?;
+        next.flush()?;
+        let folder = File::open(&self.folder)?;
+        folder.sync_all()?;
+        self.begun += 1;
+        let lines: String = (0..self.begun).map(|n| format!("file {n}\n")).collect();
+        let (aside, description) = (self.folder.join("new"), self.folder.join("description"));
+        let file = File::create(&aside)?;
+        file.write_all_at(lines.as_bytes(), 0)?;
+        file.sync_all()?;
+        std::fs::rename(aside, description)?;
+        folder.sync_all()?;
+        self.newest = next;
+        Ok(())
+    }
+
+    pub(crate) fn remove(self) -> anyhow::Result<()> {
+        drop(self.newest);
+        Ok(std::fs::remove_dir_all(self.folder)?)
+    }
+}
+
+/// Lets go of what the page cache has of the files in a folder whose names end so.
+pub(crate) fn forget(folder: &Path, end: &str) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(end) {
+            let file = File::open(path)?;
+            file.sync_data()?;
+            fadvise(&file, 0, None, Advice::DontNeed)?;
+        }
+    }
+    Ok(())
 }

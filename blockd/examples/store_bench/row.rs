@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use crate::figures::{Figures, median};
 
-/// A case, measured on the store and where it makes sense on plain files.
+/// A case, measured on the store and on plain files.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) case: String,
     pub(crate) store: Figures,
-    pub(crate) plain: Option<Figures>,
+    pub(crate) plain: Figures,
     /// Operations per second, store by plain file: the median of the rounds.
     pub(crate) ratio: Option<f64>,
     /// The least and the greatest of the rounds.
@@ -19,16 +19,6 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn alone(case: impl Into<String>, store: Figures) -> Self {
-        Self {
-            case: case.into(),
-            store,
-            plain: None,
-            ratio: None,
-            ratio_range: None,
-        }
-    }
-
     pub(crate) fn beside(
         case: impl Into<String>,
         store: Figures,
@@ -41,7 +31,7 @@ impl Row {
         Self {
             case: case.into(),
             store,
-            plain: Some(plain),
+            plain,
             ratio: some.then(|| median(ratios)),
             ratio_range: some.then_some((least, greatest)),
         }
@@ -51,7 +41,7 @@ impl Row {
 /// For people.
 pub(crate) fn print_table(rows: &[Row]) {
     println!(
-        "{:44} {:>10} {:>10} {:>6} {:>11}  {:>17} {:>17} {:>13}",
+        "{:51} {:>10} {:>10} {:>6} {:>11}  {:>17} {:>17} {:>13}",
         "case", "store/s", "plain/s", "ratio", "range", "p50/p99 us", "plain", "CPU us/op"
     );
     for row in rows {
@@ -65,17 +55,17 @@ impl fmt::Display for Row {
         let (range, plain) = (self.ratio_range.unwrap_or_default(), self.plain);
         write!(
             f,
-            "{:44} {:>10.1} {:>10.1} {:>6.2} {:>5.2}-{:<5.2}  {:>17} {:>17} {:>6.2}/{:<6.2}",
+            "{:51} {:>10.1} {:>10.1} {:>6.2} {:>5.2}-{:<5.2}  {:>17} {:>17} {:>6.2}/{:<6.2}",
             self.case,
             self.store.per_second,
-            plain.map_or(0.0, |plain| plain.per_second),
+            plain.per_second,
             self.ratio.unwrap_or_default(),
             range.0,
             range.1,
             latencies(&self.store),
-            plain.as_ref().map(latencies).unwrap_or_default(),
+            latencies(&plain),
             self.store.cpu_us_per_operation,
-            plain.map_or(0.0, |plain| plain.cpu_us_per_operation),
+            plain.cpu_us_per_operation,
         )
     }
 }

@@ -8,7 +8,8 @@ use ankole_proto::wire::body::{OpenRequest, Revert, Seal};
 use ankole_proto::{Credential, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize};
 use anyhow::Context;
 use bytes::{Buf, BytesMut};
-use rustix::fs::{Advice, fadvise};
+
+use crate::plain::forget;
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 4096;
@@ -47,8 +48,13 @@ impl Store {
     pub(crate) fn create(folder: &Path, name: &str, bytes: u64) -> anyhow::Result<Self> {
         let disk = LocalDisk::open(folder)?;
         let directory = PathBuf::from(name);
+        replica::create(&disk, &directory, &spec(bytes)?)?;
+        Self::open(disk, directory, bytes)
+    }
+
+    /// One of this size that stands there, opened.
+    pub(crate) fn open(disk: LocalDisk, directory: PathBuf, bytes: u64) -> anyhow::Result<Self> {
         let spec = spec(bytes)?;
-        replica::create(&disk, &directory, &spec)?;
         let mut replica = Replica::load(&disk, &directory)?;
         replica.open(&OpenRequest {
             volume: spec.volume,
@@ -128,12 +134,7 @@ impl Store {
 
     /// Lets go of what the page cache has of it.
     pub(crate) fn forget(&self) -> anyhow::Result<()> {
-        let layers = self.disk.root().join(&self.directory).join("layers");
-        for entry in std::fs::read_dir(layers)? {
-            let file = std::fs::File::open(entry?.path())?;
-            fadvise(&file, 0, None, Advice::DontNeed)?;
-        }
-        Ok(())
+        forget(&self.disk.root().join(&self.directory).join("layers"), "")
     }
 
     /// Closes it in order; where it stands.
