@@ -69,7 +69,7 @@ impl Patient<'_> {
     fn must_hold(&self, layer: LayerId, block: u64) -> bool {
         let head_in_doubt = self.damaged.head && layer == self.store.head();
         let lost = self.damaged.cut_map && !self.store.counts_records;
-        !lost && !(head_in_doubt && self.store.in_doubt.contains(&block))
+        !(lost || head_in_doubt && self.store.in_doubt.contains(&block))
     }
 
     fn check(&self, layer: LayerId, block: u64, data: &[u8]) {
