@@ -105,7 +105,7 @@ fn damages(dice: &mut Dice<'_>) -> Vec<u8> {
             }
             _ => {
                 let near = u32::from(dice.byte()) * dice.pick(&[1, 3, 16, 4096]);
-                out.extend(command(file, FLIP | dice.byte() % 8, near));
+                out.extend(command(file, FLIP | (dice.byte() % 8), near));
             }
         }
     }
@@ -123,7 +123,7 @@ fn edits(dice: &mut Dice<'_>) -> Vec<u8> {
     for _ in 0..=dice.below(4) {
         let word = dice.pick(WORDS);
         let file = if dice.once_in(4) { 0x80 } else { 0 };
-        let place = [dice.byte(), dice.byte() % 4 | file];
+        let place = [dice.byte(), (dice.byte() % 4) | file];
         let put = u8::try_from(word.len()).unwrap_or(u8::MAX);
         out.extend(place);
         out.extend([dice.byte() % 12, put]);
