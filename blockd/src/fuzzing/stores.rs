@@ -14,7 +14,7 @@ use super::damage::{Damaged, damage};
 use super::specimen::{BLOCK, Specimen, closed, extent, golden, layer, mutation, renewed, unclean};
 use crate::disk::sim::{Fate, SimDisk};
 use crate::golden::STORES;
-use crate::replica::{self, Progress, Replica};
+use crate::replica::{self, ExportRequest, OnDamage, OnPartial, Progress, Replica};
 
 /// The first epoch of the engines here; the stores have lower ones.
 const EPOCH: u64 = 10;
@@ -94,6 +94,43 @@ impl Patient<'_> {
         if exported.is_ok() {
             for block in open {
                 self.check(layer, block, &[0; 4096]);
+            }
+        }
+    }
+
+    /// What an export shows that skips damage: the same, but for what it lists.
+    fn check_salvage(&self, disk: &SimDisk, layer: LayerId, named: Option<LayerId>) {
+        let request = ExportRequest {
+            layer: named,
+            damage: OnDamage::Skip,
+            partial: OnPartial::Take,
+        };
+        let mut given = BTreeMap::new();
+        let exported = replica::salvage(disk, &self.store.directory, &request, |offset, data| {
+            given.insert(offset / BLOCK, data.to_vec());
+            Ok(())
+        });
+        let Ok(exported) = exported else {
+            return;
+        };
+        let unreadable = &exported.unreadable;
+        // When records are gone beside one that is damaged, that one may account for them all.
+        if self.damaged.cut_map || unreadable.ranges != unreadable.told.len() as u64 {
+            return;
+        }
+        let is_told = |block: u64| {
+            let mut ranges = unreadable.told.iter();
+            ranges
+                .any(|range| (range.offset..range.offset + range.length).contains(&(block * BLOCK)))
+        };
+        for block in self.store.contents[&layer].keys().copied() {
+            match given.get(&block) {
+                Some(data) => {
+                    assert!(!is_told(block), "block {block} is given and listed");
+                    self.check(layer, block, data);
+                }
+                None if is_told(block) => {}
+                None => self.check(layer, block, &[0; 4096]),
             }
         }
     }
@@ -197,6 +234,7 @@ fn run(store: &Specimen, fate: Fate, seed: u64, commands: &[u8]) {
     for layer in &store.layers {
         let named = Some(*layer).filter(|layer| *layer != store.head());
         patient.check_export(&disk, *layer, named);
+        patient.check_salvage(&disk, *layer, named);
     }
     patient.use_it(&disk);
 }

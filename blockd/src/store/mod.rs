@@ -191,7 +191,8 @@ impl Store {
                 Err(error) => {
                     let reason = error.to_string();
                     tracing::error!(disk = %path.display(),
-                        "left out, no replica there is served: {reason}; then restart this daemon");
+                        "left out, no replica there is served: {reason}. Restart this daemon when that is \
+                         mended");
                     left_out.push(reason);
                     continue;
                 }

@@ -221,7 +221,7 @@ pub fn salvage<D: Disk>(
     let layers: Vec<_> = chain.into_iter().map(open).collect();
     let troubles: Vec<String> = layers
         .iter()
-        .flat_map(|layer| layer.troubles.iter().cloned())
+        .flat_map(|layer| layer.troubles.iter().chain(&layer.doubt).cloned())
         .collect();
     if let (OnDamage::Refuse, Some(first)) = (request.damage, troubles.first()) {
         let what = first.clone();

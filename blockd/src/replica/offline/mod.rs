@@ -44,6 +44,17 @@ struct StillLayer<F> {
     is_map_stale: bool,
     /// What is wrong with the files as such.
     troubles: Vec<String>,
+    /// What cannot be told of the map for the sake of records that cannot be used.
+    doubt: Option<String>,
+}
+
+/// What a map as a whole lacks, by what `replica.json` says of it.
+enum Lacks {
+    Nothing,
+    /// It is known that records are gone or old.
+    Records(String),
+    /// So many records cannot be used, and may account for all that is not there.
+    Unusable(u64),
 }
 
 impl<F: DiskFile> StillLayer<F> {
@@ -104,33 +115,52 @@ impl<F: DiskFile> StillLayer<F> {
             image_bytes,
             is_map_stale: false,
             troubles,
+            doubt: None,
         };
-        if let Some(reason) = still.missing_records(descriptor) {
-            let path = file_path(directory, layer, Part::Map);
-            still.is_map_stale = true;
-            still.troubles.push(format!("{}: {reason}", path.display()));
+        let path = file_path(directory, layer, Part::Map);
+        let path = path.display();
+        match still.lacks(descriptor) {
+            Lacks::Nothing => {}
+            Lacks::Records(reason) => {
+                still.is_map_stale = true;
+                still.troubles.push(format!("{path}: {reason}"));
+            }
+            Lacks::Unusable(records) => {
+                still.doubt = Some(format!(
+                    "{path}: {records} records cannot be used; whether others have become zeros \
+                     beside them, and let older data through, cannot be told"
+                ));
+            }
         }
         still
     }
 
-    /// What is wrong with the map as a whole, beyond the records that cannot be used.
-    fn missing_records(&self, descriptor: &Descriptor) -> Option<String> {
-        let map = self.map.as_ref()?;
-        let wanted = descriptor.layer(self.layer)?.mapped?;
+    fn lacks(&self, descriptor: &Descriptor) -> Lacks {
+        let wanted = descriptor.layer(self.layer).and_then(|entry| entry.mapped);
+        let (Some(map), Some(wanted)) = (&self.map, wanted) else {
+            return Lacks::Nothing;
+        };
         let (mut found, mut unusable) = (Mapped::default(), 0);
         for chunk in self.chunks() {
             if let Ok(Ok(record)) = read_record_of(map, self.layer, chunk) {
                 found.present += record.present.count() as u64;
                 found.zero += record.zero.count() as u64;
             } else {
-                unusable += PLACES as u64;
+                unusable += 1;
             }
         }
-        let explained = |found, wanted| (found..=found + unusable).contains(&wanted);
-        if explained(found.present, wanted.present) && explained(found.zero, wanted.zero) {
-            return None;
+        let blocks = unusable * PLACES as u64;
+        let explained = |found, wanted| (found..=found + blocks).contains(&wanted);
+        match descriptor.check_mapped(self.layer, found) {
+            Err(_)
+                if explained(found.present, wanted.present)
+                    && explained(found.zero, wanted.zero) =>
+            {
+                Lacks::Unusable(unusable)
+            }
+            Err(reason) => Lacks::Records(reason),
+            Ok(()) => Lacks::Nothing,
         }
-        descriptor.check_mapped(self.layer, found).err()
     }
 
     /// The record as loading would make it; beyond the layer's size it is empty.

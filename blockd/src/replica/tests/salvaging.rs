@@ -133,7 +133,7 @@ fn a_damaged_record_hides_its_chunk_from_there_down_and_no_newer_block() {
     let exported = check(&disk, &wanted, "the base's record");
     let expected = [range(1, 2, 1), range(1, 4, BLOCKS - 4)];
     assert_eq!(exported.unreadable.told, expected);
-    assert!(refusal(&disk).contains("1.map: at chunk 0: a map record"));
+    assert!(refusal(&disk).contains("1.map: 1 records cannot be used"));
     let (disk, wanted) = closed();
     disk.flip_bit(&map(2), 7, 0).unwrap();
     let exported = check(&disk, &wanted, "the head's record");
@@ -160,6 +160,35 @@ fn records_that_have_become_zeros_let_no_older_data_through() {
         assert!(!inspect(&disk, directory()).unwrap().is_sound());
         assert_eq!(verify(&disk, directory()).unwrap().damaged, 1);
     }
+}
+
+#[test]
+fn records_that_are_gone_beside_a_damaged_one_are_told_to_be_possible_and_never_exported_over() {
+    let (disk, mut rig) = Rig::new(1024);
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.seal(2).unwrap();
+    rig.write(0, &[2; 4096]).unwrap();
+    rig.write(600 * BLOCK, &[2; 4096]).unwrap();
+    rig.replica.close(rig.epoch).unwrap();
+    let path = file_path(directory(), layer(2), Part::Map);
+    let map = disk.open(&path).unwrap();
+    map.write_at(&[std::io::IoSlice::new(&[0; 256])], 0)
+        .unwrap();
+    disk.flip_bit(&path, 256, 0).unwrap();
+    let given = export(&disk, directory(), None, |_, _| {
+        panic!("something was given before the export was refused");
+    });
+    let told = given.unwrap_err().to_string();
+    assert!(
+        told.contains("1 records cannot be used; whether others"),
+        "{told}"
+    );
+    let (_, exported) = salvaged(&disk, &SKIP).unwrap();
+    assert!(
+        exported.troubles[0].contains("cannot be told"),
+        "{exported:?}"
+    );
+    assert!(!exported.is_whole());
 }
 
 #[test]
