@@ -180,8 +180,20 @@ fn too_short<F: DiskFile>(file: &F) -> io::Error {
     )
 }
 
+/// A failed sync of something in use, as an [`io::Error`] carries it.
+#[derive(Debug, thiserror::Error)]
+#[error("a sync failed: {0}")]
+struct SyncFailed(io::Error);
+
 /// The error of a failed sync of something in use. What is durable is not known then, so it must not
 /// pass for a full disk, which refuses a call and leaves everything as it was.
 pub fn in_doubt(error: io::Error) -> io::Error {
-    io::Error::other(format!("a sync failed: {error}"))
+    io::Error::other(SyncFailed(error))
+}
+
+/// Whether an error is one of [`in_doubt`].
+pub fn is_in_doubt(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<SyncFailed>())
 }

@@ -112,7 +112,8 @@ pub fn is_empty_from<F: DiskFile>(file: &F, start: u64) -> io::Result<bool> {
 }
 
 impl<F: DiskFile> LayerFiles<F> {
-    /// Creates the files of an empty layer; durable once the directory has been synced.
+    /// Creates the files of an empty layer; durable once the directory has been synced. What an
+    /// attempt has left goes first: a sync of it may have failed, and is not tried again (INV-10).
     ///
     /// # Errors
     ///
@@ -124,7 +125,12 @@ impl<F: DiskFile> LayerFiles<F> {
         lengths: Lengths,
     ) -> io::Result<Self> {
         let create = |part| -> io::Result<F> {
-            let file = disk.create(&file_path(directory, layer, part))?;
+            let path = file_path(directory, layer, part);
+            match disk.remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            let file = disk.create(&path)?;
             file.set_len(lengths.bytes(part))?;
             file.sync()?;
             Ok(file)
@@ -218,7 +224,7 @@ impl<F: DiskFile> LayerFiles<F> {
                 let is_longer = file.len()? > wanted && file.links()? == 1;
                 if is_longer && is_empty_from(&file, wanted)? {
                     file.set_len(wanted)?;
-                    file.sync()?;
+                    file.sync().map_err(in_doubt)?;
                 }
                 Ok(())
             };

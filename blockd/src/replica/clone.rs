@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ankole_proto::{LayerId, VolumeSize};
 
-use super::create::{aside_of, exists, parent_of, remove_tree};
+use super::create::{aside_of, exists, exists_durably, parent_of, remove_tree};
 use super::descriptor::{Descriptor, FILE_NAME, StoredLayer};
 use super::fault::is_full;
 use super::merge::Merge;
@@ -92,7 +92,7 @@ impl<D: Disk> Replica<D> {
             return Err(CloneError::Rebuilding);
         }
         let layers = self.shareable(spec)?;
-        if exists(&self.disk, directory)? {
+        if exists_durably(&self.disk, directory)? {
             return Err(CloneError::Exists);
         }
         self.settle_for_sharing(&layers)?;

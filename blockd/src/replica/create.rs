@@ -67,7 +67,7 @@ pub(super) fn parent_of(directory: &Path) -> &Path {
 ///
 /// [`CreateError`].
 pub fn create<D: Disk>(disk: &D, directory: &Path, spec: &ReplicaSpec) -> Result<(), CreateError> {
-    if exists(disk, directory)? {
+    if exists_durably(disk, directory)? {
         return Err(CreateError::Exists);
     }
     let aside = aside_of(directory, ".creating");
@@ -102,6 +102,16 @@ pub fn destroy<D: Disk>(disk: &D, directory: &Path) -> io::Result<()> {
         remove_tree(disk, &aside)?;
     }
     disk.sync_dir(parent_of(directory))
+}
+
+/// Whether a replica stands there, by a name that stays: the call that gave it may have failed when
+/// it synced that, and the caller takes what exists for what it asked for.
+pub(super) fn exists_durably<D: Disk>(disk: &D, directory: &Path) -> io::Result<bool> {
+    let is_there = exists(disk, directory)?;
+    if is_there {
+        disk.sync_dir(parent_of(directory))?;
+    }
+    Ok(is_there)
 }
 
 pub(super) fn exists<D: Disk>(disk: &D, directory: &Path) -> io::Result<bool> {

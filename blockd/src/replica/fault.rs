@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::layer::{MapRecord, RecordError};
 
 /// How often a fault is tried to be made durable at once; later each background step tries again.
-const FAULT_ATTEMPTS: usize = 3;
+pub(super) const FAULT_ATTEMPTS: usize = 3;
 
 /// Whether an error says that the disk is full, or holds no file that long.
 pub(super) fn is_full(error: &io::Error) -> bool {

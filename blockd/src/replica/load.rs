@@ -9,6 +9,7 @@ use super::census::Census;
 use super::chunk_cache::{CacheBudget, ChunkCache};
 use super::damages::Damages;
 use super::descriptor::{BYTES_MAX, Descriptor, FILE_NAME, Mapped, Stop, StoredState};
+use super::fault::FAULT_ATTEMPTS;
 use super::flush::Dirty;
 use super::index::Index;
 use super::memory::Recollection;
@@ -18,7 +19,7 @@ use super::recover::recover_layer;
 use super::scrub::Scrub;
 use super::vacated::Vacated;
 use super::{Allocation, Replica, Session, State};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, in_doubt, is_in_doubt};
 use crate::layer::{LayerFiles, Lengths, Part, RecordError, Tree, file_path};
 
 /// Why a replica was not loaded.
@@ -51,7 +52,7 @@ pub enum LoadError {
         /// What the system said.
         source: io::Error,
     },
-    /// It failed before, and stays failed (INV-10).
+    /// It failed before, or a sync just now, and stays failed (INV-10).
     #[error("{reason}; delete this replica and let it be rebuilt from a peer")]
     Faulted {
         /// What happened then.
@@ -167,7 +168,7 @@ fn remove_strays<D: Disk>(disk: &D, directory: &Path, tree: &Tree) -> Result<(),
         // A process may have ended between two renames. The second names of files that were to be
         // replaced go only when what the other names mean is durable.
         disk.sync_dir(&layers)
-            .map_err(|error| file_error(&layers, error))?;
+            .map_err(|error| file_error(&layers, in_doubt(error)))?;
     }
     for name in names {
         let of_layer = name.split_once('.').and_then(|(id, end)| {
@@ -181,6 +182,28 @@ fn remove_strays<D: Disk>(disk: &D, directory: &Path, tree: &Tree) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// After a sync that failed while loading the replica is faulted like any other (INV-10): the next
+/// process would find in the page cache what may never have reached the medium, and go on from there.
+fn record_failed_sync<D: Disk>(
+    disk: &D,
+    directory: &Path,
+    descriptor: &Descriptor,
+    error: LoadError,
+) -> LoadError {
+    let reason = match &error {
+        LoadError::Io { file, source } if is_in_doubt(source) => format!("{file}: {source}"),
+        _ => return error,
+    };
+    let mut next = descriptor.clone();
+    next.state = StoredState::Faulted {
+        reason: reason.clone(),
+    };
+    let path = directory.join(FILE_NAME);
+    let record = || disk.replace_file(&path, &next.encode()).is_ok();
+    let _only_if_it_can = (0..FAULT_ATTEMPTS).any(|_| record());
+    LoadError::Faulted { reason }
 }
 
 impl<D: Disk> Replica<D> {
@@ -208,8 +231,9 @@ impl<D: Disk> Replica<D> {
                 });
             }
         };
-        remove_strays(disk, directory, &tree)?;
-        let (index, head) = read_layers(disk, directory, &descriptor, &tree)?;
+        let (index, head) = remove_strays(disk, directory, &tree)
+            .and_then(|()| read_layers(disk, directory, &descriptor, &tree))
+            .map_err(|error| record_failed_sync(disk, directory, &descriptor, error))?;
         let size = descriptor.size;
         let sizes = descriptor.layers.iter().map(|layer| (layer.id, layer.size));
         let dirty = if descriptor.is_head_in_doubt() {

@@ -5,7 +5,7 @@ use ankole_proto::wire::rebuild::ChunkBitmap;
 use ankole_proto::{BLOCK_BYTES, ChunkNumber, VolumeSize};
 
 use super::load::ScanError;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, in_doubt};
 use crate::layer::{LayerFiles, PLACES};
 
 /// Compares the map with the image's holes. A block marked present that is a hole was never
@@ -28,15 +28,15 @@ pub(super) fn recover_layer<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), Sc
     })?;
     // Also what the process before has written: only when it is durable that a place does not count
     // may what is there go.
-    files.map.sync()?;
+    files.map.sync().map_err(in_doubt)?;
     punch_unmarked(files)
 }
 
-/// Punches every place that holds data and is not marked, durably. The map must be durable.
+/// Punches every place that holds data and is not marked, durably: also holes that the process before
+/// has punched and nobody has synced. The map must be durable.
 pub(super) fn punch_unmarked<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), ScanError> {
     let size = files.size;
     let mut at = 0;
-    let mut punched = false;
     while let Some(data) = files.image.next_data(at)? {
         let chunk = ChunkNumber::at(data.start);
         let record = files
@@ -47,7 +47,6 @@ pub(super) fn punch_unmarked<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), S
             if allocated.contains(block) && !record.present.contains(block) {
                 let start = chunk.offset() + block as u64 * BLOCK_BYTES;
                 files.image.punch_hole(start..start + BLOCK_BYTES)?;
-                punched = true;
             }
         }
         at = chunk.extent_in(size).end();
@@ -55,10 +54,7 @@ pub(super) fn punch_unmarked<F: DiskFile>(files: &LayerFiles<F>) -> Result<(), S
             break;
         }
     }
-    if punched {
-        files.image.sync()?;
-    }
-    Ok(())
+    Ok(files.image.sync().map_err(in_doubt)?)
 }
 
 /// The blocks of a chunk whose place in the image is not a hole.

@@ -167,7 +167,9 @@ fn sweep(disk: &LocalDisk) -> io::Result<()> {
             disk.rename(&Path::new(REPLICAS).join(&name), &aside)?;
         }
     }
-    Ok(())
+    // A daemon that was killed may have named a replica and not synced that. It is used from now on.
+    disk.sync_dir(Path::new(REPLICAS))?;
+    disk.sync_dir(Path::new(TRASH))
 }
 
 #[cfg(test)]

@@ -85,6 +85,47 @@ fn recovery_makes_the_map_durable_before_it_punches() {
     assert!(matches!(found, 0 | 1), "an older layer's: {found}");
 }
 
+#[test]
+fn recovery_makes_holes_durable_that_the_process_before_has_punched() {
+    let (disk, mut rig) = Rig::new(BLOCKS);
+    rig.write(0, &[1; 4096]).unwrap();
+    rig.write(5 * BLOCK, &[5; 4096]).unwrap();
+    rig.flush().unwrap();
+    rig.unmap(0, BLOCK).unwrap();
+    rig.flush().unwrap();
+    // The process is killed, the page cache stays.
+    drop(rig);
+    let mut rig = Rig::load(&disk, BLOCKS, 2);
+    rig.write(0, &[2; 4096]).unwrap();
+    // The map reaches the medium, the data does not.
+    let path = file_path(directory(), layer(1), Part::Map);
+    disk.open(&path).unwrap().sync().unwrap();
+    let found = after_power_cut(&disk);
+    assert!(matches!(found, 0 | 2), "of before the unmap: {found}");
+}
+
+#[test]
+fn a_layer_whose_creation_failed_is_created_anew_and_not_synced_again() {
+    let mut refused = 0;
+    for call in 0.. {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        let end = disk.calls() + call;
+        disk.fail(end, Fault::Full);
+        let sealed = rig.seal(2);
+        if disk.calls() <= end {
+            break;
+        }
+        if sealed.is_err() && *rig.replica.state() == State::Ready {
+            refused += 1;
+            rig.seal(2).unwrap();
+            rig.write(0, &[2; 4096]).unwrap();
+            rig.flush().unwrap();
+            assert_eq!(after_power_cut(&disk), 2, "call {call}");
+        }
+    }
+    assert!(refused > 8, "only {refused} refusals");
+}
+
 /// A head above a layer that is to go, closed in order; the merge is done until `stop` says so.
 fn merge_while_closed(stop: fn(&mut Rig<SimDisk>) -> bool) -> SimDisk {
     let (disk, mut rig) = Rig::new(BLOCKS);
