@@ -82,19 +82,22 @@ impl Patient<'_> {
         }
     }
 
-    /// What an export shows: all of it, and of blocks that it leaves out that they may be zeros.
+    /// What an export shows that ends well: all of it, and of blocks that it leaves out that they may be
+    /// zeros. One that fails has given nothing, whatever it handed on before.
     fn check_export(&self, disk: &SimDisk, layer: LayerId, named: Option<LayerId>) {
-        let mut open: Vec<u64> = self.store.contents[&layer].keys().copied().collect();
+        let mut found = BTreeMap::new();
         let exported = replica::export(disk, &self.store.directory, named, |offset, data| {
-            let block = offset / BLOCK;
-            self.check(layer, block, data);
-            open.retain(|other| *other != block);
+            found.insert(offset / BLOCK, data.to_vec());
             Ok(())
         });
-        if exported.is_ok() {
-            for block in open {
-                self.check(layer, block, &[0; 4096]);
-            }
+        if exported.is_err() {
+            return;
+        }
+        for block in self.store.contents[&layer].keys() {
+            found.entry(*block).or_insert_with(|| vec![0; 4096]);
+        }
+        for (block, data) in found {
+            self.check(layer, block, &data);
         }
     }
 

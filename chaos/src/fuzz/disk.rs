@@ -143,6 +143,7 @@ fn map_record(dice: &mut Dice<'_>) -> Vec<u8> {
     layer.map_or_else(Vec::new, |layer| record.encode(layer, chunk).to_vec())
 }
 
+/// In either form.
 fn marker(dice: &mut Dice<'_>) -> Vec<u8> {
     let id = u128::from(dice.byte()) << 64;
     let cluster = if dice.once_in(3) {
@@ -150,11 +151,22 @@ fn marker(dice: &mut Dice<'_>) -> Vec<u8> {
     } else {
         format!("\"{id:032x}\"")
     };
-    format!("{{\"format\": 1, \"disk\": \"{id:032x}\", \"cluster\": {cluster}}}\n").into_bytes()
+    let members = format!("\"disk\":\"{id:032x}\",\"cluster\":{cluster}");
+    let text = if dice.once_in(2) {
+        format!("{{\"format\":1,{members}}}\n")
+    } else {
+        let sum = ankole_proto::crc32c(format!("{{{members}}}").as_bytes());
+        format!("{{\"format\":2,\"crc32c\":{sum},\"marker\":{{{members}}}}}\n")
+    };
+    text.into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use ankole_blockd::store::Marker;
+
     use super::super::input;
     use super::*;
 
@@ -166,6 +178,11 @@ mod tests {
                 (target.run)(&input(target, 3, number));
             }
             assert_ne!(input(target, 3, 1), input(target, 3, 2));
+        }
+        let mut source = || 1;
+        for _ in 0..2 {
+            let made = marker(&mut Dice::new(&mut source));
+            assert!(Marker::decode(Path::new("disk.json"), &made).is_ok());
         }
         for target in TARGETS {
             (target.run)(&[]);
