@@ -83,21 +83,12 @@ pub(super) fn reply(request: &Header, result: Result<Bytes, Denial>) -> Frame {
     }
 }
 
-/// What a request that was carried out comes to.
-pub(super) enum Outcome {
-    /// Its answer.
-    Done(Bytes),
-    /// It is answered when a sync has covered it.
-    Sync,
-}
-
-/// Carries a request out.
 pub(super) fn perform(
     store: &mut Replica<SimDisk>,
     epoch: Epoch,
     frame: &Frame,
     broken: Option<Mutation>,
-) -> Result<Outcome, Denial> {
+) -> Result<Bytes, Denial> {
     let header = &frame.header;
     let watermark = Sequence::from_raw(header.watermark);
     let mutation = Order {
@@ -116,10 +107,10 @@ pub(super) fn perform(
             let read = store.read(epoch, extent, &mut out);
             if read.is_err() && broken == Some(Mutation::ZerosForErrors) {
                 let bytes = usize::try_from(extent.length()).unwrap_or_default();
-                return Ok(Outcome::Done(Bytes::from(vec![0; bytes])));
+                return Ok(Bytes::from(vec![0; bytes]));
             }
             read.map_err(|error| refuse(&error))?;
-            return Ok(Outcome::Done(out.freeze()));
+            return Ok(out.freeze());
         }
         Request::Write(extent, durability) => {
             let written = store.write(epoch, extent, &frame.payload, mutation, false);
@@ -144,13 +135,13 @@ pub(super) fn perform(
             let digest = store
                 .digest(epoch, layer, extent)
                 .map_err(|error| refuse(&error))?;
-            return Ok(Outcome::Done(digest.encode()));
+            return Ok(digest.encode());
         }
         Request::ReadLayer(layer, extent) => {
             let blocks = store
                 .read_layer(epoch, layer, extent)
                 .map_err(|error| refuse(&error))?;
-            return Ok(Outcome::Done(blocks.encode()));
+            return Ok(blocks.encode());
         }
         Request::WriteLayer(extent, body) => {
             store
@@ -169,15 +160,14 @@ pub(super) fn perform(
             Durability::Cached
         }
         Request::Tree(change) => {
-            let changed = change_tree(store, epoch, change);
-            return changed.map(Outcome::Done).map_err(|error| refuse(&error));
+            return change_tree(store, epoch, change).map_err(|error| refuse(&error));
         }
     };
     let ignored = broken == Some(Mutation::IgnoreFua) && header.opcode != Opcode::Flush;
     if durability == Durability::Synced && !ignored {
-        return Ok(Outcome::Sync);
+        sync(store, epoch, broken)?;
     }
-    Ok(Outcome::Done(Bytes::new()))
+    Ok(Bytes::new())
 }
 
 fn mark_rebuilt(
@@ -207,6 +197,20 @@ fn change_tree(
     Ok(Bytes::new())
 }
 
-pub(super) fn refuse(error: &dyn Refusal) -> Denial {
+fn sync(
+    store: &mut Replica<SimDisk>,
+    epoch: Epoch,
+    broken: Option<Mutation>,
+) -> Result<(), Denial> {
+    let plan = store
+        .plan_flush(epoch)
+        .map_err(|error| refuse(&replica::DataError::from(error)))?;
+    let synced = run(&plan, broken);
+    store
+        .finish_flush(plan, synced)
+        .map_err(|error| refuse(&error))
+}
+
+fn refuse(error: &dyn Refusal) -> Denial {
     Denial::of(error)
 }
