@@ -2,7 +2,7 @@
 //!
 //! The blockd is the real replica code behind the real parsing of requests and of the managers'
 //! orders; what stands in for the daemon's threads is that requests of one connection are carried
-//! out in any order.
+//! out in any order, and that syncs take a while in which others are.
 
 mod flips;
 mod perform;
@@ -22,7 +22,7 @@ use ankole_proto::wire::body::{OpenRequest, Opened};
 use ankole_proto::wire::{ErrorCode, Frame};
 use ankole_proto::{ClusterId, DiskId, NodeName, ReplicaId};
 
-pub(super) use slot::Slot;
+pub(super) use slot::{Answer, Slot, Syncs};
 
 use super::agent::Agent;
 use super::mutation::Mutation;
@@ -265,12 +265,28 @@ impl Host {
     }
 
     /// Carries out a request; `None` when its connection speaks for the replica no more.
-    pub(super) fn execute(&mut self, link: LinkKey, frame: &Frame, now: Duration) -> Option<Frame> {
+    pub(super) fn execute(
+        &mut self,
+        link: LinkKey,
+        frame: &Frame,
+        now: Duration,
+    ) -> Option<Answer> {
         let before = self.disk.failed_syncs();
         let slot = self.slots.get_mut(&link.replica)?;
-        let reply = slot.execute(link, frame, now);
+        let answer = slot.execute(link, frame, now);
         slot.sync_failed |= self.disk.failed_syncs() > before;
-        reply
+        answer
+    }
+
+    /// Ends a sync of a replica, and begins the next.
+    pub(super) fn sync(&mut self, replica: ReplicaId, number: u64) -> Syncs {
+        let before = self.disk.failed_syncs();
+        let Some(slot) = self.slots.get_mut(&replica) else {
+            return Syncs::default();
+        };
+        let syncs = slot.sync(number);
+        slot.sync_failed |= self.disk.failed_syncs() > before;
+        syncs
     }
 
     /// Takes some steps of the background work of every replica.

@@ -83,12 +83,21 @@ pub(super) fn reply(request: &Header, result: Result<Bytes, Denial>) -> Frame {
     }
 }
 
+/// What a request that was carried out comes to.
+pub(super) enum Outcome {
+    /// Its answer.
+    Done(Bytes),
+    /// It is answered when a sync has covered it.
+    Sync,
+}
+
+/// Carries a request out.
 pub(super) fn perform(
     store: &mut Replica<SimDisk>,
     epoch: Epoch,
     frame: &Frame,
     broken: Option<Mutation>,
-) -> Result<Bytes, Denial> {
+) -> Result<Outcome, Denial> {
     let header = &frame.header;
     let watermark = Sequence::from_raw(header.watermark);
     let mutation = Order {
@@ -107,10 +116,10 @@ pub(super) fn perform(
             let read = store.read(epoch, extent, &mut out);
             if read.is_err() && broken == Some(Mutation::ZerosForErrors) {
                 let bytes = usize::try_from(extent.length()).unwrap_or_default();
-                return Ok(Bytes::from(vec![0; bytes]));
+                return Ok(Outcome::Done(Bytes::from(vec![0; bytes])));
             }
             read.map_err(|error| refuse(&error))?;
-            return Ok(out.freeze());
+            return Ok(Outcome::Done(out.freeze()));
         }
         Request::Write(extent, durability) => {
             let written = store.write(epoch, extent, &frame.payload, mutation, false);
@@ -135,13 +144,13 @@ pub(super) fn perform(
             let digest = store
                 .digest(epoch, layer, extent)
                 .map_err(|error| refuse(&error))?;
-            return Ok(digest.encode());
+            return Ok(Outcome::Done(digest.encode()));
         }
         Request::ReadLayer(layer, extent) => {
             let blocks = store
                 .read_layer(epoch, layer, extent)
                 .map_err(|error| refuse(&error))?;
-            return Ok(blocks.encode());
+            return Ok(Outcome::Done(blocks.encode()));
         }
         Request::WriteLayer(extent, body) => {
             store
@@ -160,14 +169,15 @@ pub(super) fn perform(
             Durability::Cached
         }
         Request::Tree(change) => {
-            return change_tree(store, epoch, change).map_err(|error| refuse(&error));
+            let changed = change_tree(store, epoch, change);
+            return changed.map(Outcome::Done).map_err(|error| refuse(&error));
         }
     };
     let ignored = broken == Some(Mutation::IgnoreFua) && header.opcode != Opcode::Flush;
     if durability == Durability::Synced && !ignored {
-        sync(store, epoch, broken)?;
+        return Ok(Outcome::Sync);
     }
-    Ok(Bytes::new())
+    Ok(Outcome::Done(Bytes::new()))
 }
 
 fn mark_rebuilt(
@@ -197,20 +207,6 @@ fn change_tree(
     Ok(Bytes::new())
 }
 
-fn sync(
-    store: &mut Replica<SimDisk>,
-    epoch: Epoch,
-    broken: Option<Mutation>,
-) -> Result<(), Denial> {
-    let plan = store
-        .plan_flush(epoch)
-        .map_err(|error| refuse(&replica::DataError::from(error)))?;
-    let synced = run(&plan, broken);
-    store
-        .finish_flush(plan, synced)
-        .map_err(|error| refuse(&error))
-}
-
-fn refuse(error: &dyn Refusal) -> Denial {
+pub(super) fn refuse(error: &dyn Refusal) -> Denial {
     Denial::of(error)
 }

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ankole_blockd::disk::sim::{Fate, SimDisk};
-use ankole_blockd::replica::{CloneError, CloneSpec, FlushPlan, Progress, Replica, State};
+use ankole_blockd::replica::{
+    CloneError, CloneSpec, DataError, FlushPlan, Progress, Replica, State,
+};
 use ankole_blockd::session::Denial;
 use ankole_blockd::store::{Tenancy, replica_report};
 use ankole_proto::rpc::v1::{ReplicaReport, StoredState};
 use ankole_proto::wire::body::{LayerLink, Memory, OpenRequest, Opened};
-use ankole_proto::wire::{ErrorCode, Frame, Opcode};
+use ankole_proto::wire::{ErrorCode, Frame, Header, Opcode};
 use ankole_proto::{BLOCK_BYTES, Epoch, Extent, LayerId, ReplicaId, VolumeId};
 use bytes::{Bytes, BytesMut};
 
@@ -18,7 +20,7 @@ use super::super::mutation::Mutation;
 use super::super::network::LinkKey;
 use super::super::workload::{self, SECTOR};
 use super::flips::Flips;
-use super::perform::{is_skipped, misreport, perform, reply, resum, run};
+use super::perform::{Outcome, is_skipped, misreport, perform, refuse, reply, resum, run};
 
 /// A replica on a host's disk.
 pub(in super::super) struct Slot {
@@ -40,6 +42,8 @@ pub(in super::super) struct Slot {
     chosen: bool,
     /// Counts requests, for what is done to some of them only.
     requests: u64,
+    /// Counts syncs.
+    syncs: u64,
 }
 
 struct Process {
@@ -51,6 +55,32 @@ struct Process {
     synced: Option<(FlushPlan<SimDisk>, std::io::Result<()>)>,
     /// Nothing is left to do in the background.
     idle: bool,
+    /// The sync that is under way, and who waits for it.
+    syncing: Option<(FlushPlan<SimDisk>, Vec<Waiter>)>,
+    /// Who waits for the next.
+    waiting: Vec<Waiter>,
+}
+
+/// A request that is answered after a sync.
+struct Waiter {
+    link: LinkKey,
+    epoch: Epoch,
+    header: Header,
+}
+
+/// What a request comes to.
+pub(in super::super) enum Answer {
+    Reply(Frame),
+    /// It waits for a sync.
+    Waits(Syncs),
+}
+
+/// What becomes of syncs.
+#[derive(Default)]
+pub(in super::super) struct Syncs {
+    pub(in super::super) replies: Vec<(LinkKey, Frame)>,
+    /// A sync has begun: [`Slot::sync`] with this number ends it.
+    pub(in super::super) begun: Option<u64>,
 }
 
 /// Where a replica is on its disk.
@@ -79,6 +109,7 @@ impl Slot {
             mutation,
             chosen,
             requests: 0,
+            syncs: 0,
         }
     }
 
@@ -100,6 +131,8 @@ impl Slot {
             started: now,
             synced: None,
             idle: false,
+            syncing: None,
+            waiting: Vec::new(),
         });
     }
 
@@ -294,7 +327,12 @@ impl Slot {
     }
 
     /// Carries out a request; `None` when its connection speaks for the replica no more.
-    pub(super) fn execute(&mut self, link: LinkKey, frame: &Frame, now: Duration) -> Option<Frame> {
+    pub(super) fn execute(
+        &mut self,
+        link: LinkKey,
+        frame: &Frame,
+        now: Duration,
+    ) -> Option<Answer> {
         self.requests += 1;
         let skipped = is_skipped(self.mutation, frame.header.opcode, self.requests);
         let (mutation, first) = (self.mutation, self.chosen);
@@ -310,12 +348,12 @@ impl Slot {
             link.epoch
         };
         let result = if frame.header.opcode == Opcode::Close {
-            let closed = store.close(epoch).map(|()| Bytes::new());
+            let closed = store.close(epoch).map(|()| Outcome::Done(Bytes::new()));
             process.tenant = None;
             process.tenancy.closed();
             closed.map_err(|error| Denial::of(&error))
         } else if skipped && (first || mutation != Some(Mutation::SkipSeals)) {
-            Ok(Bytes::new())
+            Ok(Outcome::Done(Bytes::new()))
         } else {
             process.tenancy.heard(now - process.started);
             perform(store, epoch, frame, mutation)
@@ -325,7 +363,79 @@ impl Slot {
             self.obeyed_older = Some(format!("{link:?} {opcode:?} at epoch {}", store.epoch()));
         }
         self.greatest_epoch = self.greatest_epoch.max(store.epoch());
-        Some(reply(&frame.header, result))
+        let result = match result {
+            Ok(Outcome::Sync) => {
+                process.waiting.push(Waiter {
+                    link,
+                    epoch,
+                    header: frame.header,
+                });
+                return Some(Answer::Waits(self.begin_sync()));
+            }
+            Ok(Outcome::Done(payload)) => Ok(payload),
+            Err(denial) => Err(denial),
+        };
+        Some(Answer::Reply(reply(&frame.header, result)))
+    }
+
+    /// Begins a sync for all who wait, unless one is under way.
+    fn begin_sync(&mut self) -> Syncs {
+        let mut syncs = Syncs::default();
+        let Some(process) = &mut self.process else {
+            return syncs;
+        };
+        let Ok(store) = &mut process.store else {
+            return syncs;
+        };
+        let late = self.mutation == Some(Mutation::LateFrames);
+        if process.syncing.is_some() {
+            return syncs;
+        }
+        let tenant = process.tenant;
+        process
+            .waiting
+            .retain(|waiter| tenant == Some(waiter.link) || late);
+        let waiters = std::mem::take(&mut process.waiting);
+        let Some(first) = waiters.first() else {
+            return syncs;
+        };
+        match store.plan_flush(first.epoch) {
+            Ok(plan) => {
+                process.syncing = Some((plan, waiters));
+                self.syncs += 1;
+                syncs.begun = Some(self.syncs);
+            }
+            Err(error) => {
+                let denial = refuse(&DataError::from(error));
+                let replies = waiters.into_iter();
+                syncs.replies = replies
+                    .map(|waiter| (waiter.link, reply(&waiter.header, Err(denial.clone()))))
+                    .collect();
+            }
+        }
+        syncs
+    }
+
+    /// Ends the sync with this number, and begins the next.
+    pub(super) fn sync(&mut self, number: u64) -> Syncs {
+        let Some(process) = self.process.as_mut().filter(|_| self.syncs == number) else {
+            return Syncs::default();
+        };
+        let (Some((plan, waiters)), Ok(store)) = (process.syncing.take(), &mut process.store)
+        else {
+            return Syncs::default();
+        };
+        let synced = run(&plan, self.mutation);
+        let finished = store.finish_flush(plan, synced);
+        let result = finished.map_err(|error| refuse(&error));
+        let mut syncs = self.begin_sync();
+        for waiter in waiters {
+            let result = result.clone().map(|()| Bytes::new());
+            syncs
+                .replies
+                .push((waiter.link, reply(&waiter.header, result)));
+        }
+        syncs
     }
 
     /// The file of a layer's blocks.

@@ -75,6 +75,12 @@ enum Happening {
     Arrive { key: LinkKey, frame: Frame },
     /// The host carries it out.
     Execute { key: LinkKey, frame: Frame },
+    /// A sync of a replica ends.
+    Sync {
+        host: usize,
+        replica: ReplicaId,
+        number: u64,
+    },
     /// The reply reaches the engine.
     Reply { key: LinkKey, frame: Frame },
     /// An engine's timer.
@@ -292,6 +298,7 @@ impl World {
             happening,
             Happening::Open { .. }
                 | Happening::Execute { .. }
+                | Happening::Sync { .. }
                 | Happening::Work
                 | Happening::StartHost { .. }
         );
@@ -318,6 +325,11 @@ impl World {
             Happening::Closed { key, failure } => return self.closed(key, failure),
             Happening::Arrive { key, frame } => self.arrive(key, frame),
             Happening::Execute { key, frame } => self.execute(key, &frame),
+            Happening::Sync {
+                host,
+                replica,
+                number,
+            } => self.sync(host, replica, number),
             Happening::Reply { key, frame } => return self.replied(key, frame),
             Happening::Tick { engine } => return self.tick(engine),
             Happening::Commit { proposal } => return self.commit(*proposal),

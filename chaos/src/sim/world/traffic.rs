@@ -3,15 +3,20 @@
 use std::time::Duration;
 
 use ankole_engine::mirror::event::{Event, LinkFailure};
+use ankole_proto::ReplicaId;
 use ankole_proto::wire::Frame;
 use ankole_proto::wire::body::{OpenRequest, Opened};
 use rand::Rng;
 
 use super::super::checker::Verdict;
 use super::super::engine::EngineId;
+use super::super::host::{Answer, Syncs};
 use super::super::mutation::Mutation;
 use super::super::network::{LinkKey, delay};
 use super::{Happening, World, effects};
+
+/// How long a sync takes at most.
+const SYNC_MICROS_MAX: u64 = 2000;
 
 impl World {
     pub(super) fn open(&mut self, key: LinkKey, open: &OpenRequest, sent: Duration) {
@@ -106,9 +111,38 @@ impl World {
 
     pub(super) fn execute(&mut self, key: LinkKey, frame: &Frame) {
         let now = self.schedule.now();
-        let Some(reply) = self.hosts[key.host].execute(key, frame, now) else {
-            return;
-        };
+        match self.hosts[key.host].execute(key, frame, now) {
+            None => {}
+            Some(Answer::Reply(reply)) => self.reply(key, reply),
+            Some(Answer::Waits(syncs)) => self.syncs(key.host, key.replica, syncs),
+        }
+    }
+
+    /// A sync of a replica ends.
+    pub(super) fn sync(&mut self, host: usize, replica: ReplicaId, number: u64) {
+        let syncs = self.hosts[host].sync(replica, number);
+        self.syncs(host, replica, syncs);
+    }
+
+    fn syncs(&mut self, host: usize, replica: ReplicaId, syncs: Syncs) {
+        for (key, reply) in syncs.replies {
+            self.reply(key, reply);
+        }
+        if let Some(number) = syncs.begun {
+            let takes = Duration::from_micros(self.random.random_range(0..SYNC_MICROS_MAX));
+            self.schedule.after(
+                takes,
+                Happening::Sync {
+                    host,
+                    replica,
+                    number,
+                },
+            );
+        }
+    }
+
+    fn reply(&mut self, key: LinkKey, reply: Frame) {
+        let now = self.schedule.now();
         if let Some(code) = reply.header.error {
             let opcode = reply.header.opcode;
             self.note(format_args!("{key:?} {opcode:?} answered: {code:?}"));
