@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use ankole_proto::NodeName;
 
-use crate::state::{ReplicaMode, State};
+use super::View;
+use crate::reconcile::{Liveness, liveness};
+use crate::state::{ReplicaMode, Volume};
 
 /// How many rebuilds may write to one node at a time: more take turns on its disks and all end
 /// late. Each is held to the engine's own rate, so this bounds a node's as well.
@@ -21,13 +23,16 @@ pub(super) struct Rebuilds {
 }
 
 impl Rebuilds {
-    /// Those on record.
-    pub(super) fn on_record(state: &State) -> Self {
+    /// Those on record that can go on. One whose sources are all on nodes that are down waits, for
+    /// however long, and must not keep others from their turn. So when a source is back, more may go
+    /// on for a while than are begun at a time.
+    pub(super) fn on_record(view: View<'_>) -> Self {
         let mut rebuilds = Self {
             by_node: BTreeMap::new(),
             all: 0,
         };
-        for volume in state.volumes().values() {
+        let volumes = view.state.volumes().values();
+        for volume in volumes.filter(|volume| view.has_source(volume)) {
             for (_, replica) in volume.in_mode(ReplicaMode::Rebuilding) {
                 rebuilds.add(&replica.node);
             }
@@ -48,5 +53,16 @@ impl Rebuilds {
             self.add(node);
         }
         free
+    }
+}
+
+impl View<'_> {
+    /// Whether one of the volume's in-sync replicas is on a node that is not known to be down.
+    fn has_source(self, volume: &Volume) -> bool {
+        let mut in_sync = volume.in_mode(ReplicaMode::InSync);
+        in_sync.any(|(_, replica)| {
+            let liveness = liveness(self.state, self.observed, self.now, &replica.node);
+            !matches!(liveness, Liveness::Down { .. })
+        })
     }
 }

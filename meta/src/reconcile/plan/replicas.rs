@@ -22,7 +22,7 @@ const REPLACE_PAUSE_MS: u64 = 30_000;
 
 impl View<'_> {
     pub(super) fn replicas(self, fresh: &mut dyn FnMut() -> u128, commands: &mut Commands) {
-        let mut rebuilds = Rebuilds::on_record(self.state);
+        let mut rebuilds = Rebuilds::on_record(self);
         for volume in self.state.volumes().values() {
             for (id, replica) in &volume.replicas {
                 let sight = self.observed.sight(&replica.node, replica.disk, *id);

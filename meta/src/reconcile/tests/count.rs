@@ -112,8 +112,8 @@ fn one_more_replica_is_placed_stored_and_rebuilt() {
     assert!(matches!(&leader.settle()[..], [Command::StartRebuild(_)]));
 }
 
-#[test]
-fn a_node_takes_two_rebuilds_at_a_time() {
+/// Attached volumes 1 to 4 with in-sync replicas on n1 and n2, the first on n3 too.
+fn four_volumes() -> Leader {
     let mut leader = Leader::with_attached();
     leader.settle();
     for volume in 2..=4_u128 {
@@ -134,14 +134,7 @@ fn a_node_takes_two_rebuilds_at_a_time() {
             ..Default::default()
         }));
     }
-    let report = |leader: &mut Leader| {
-        for node in 1..=2_u128 {
-            let all = (1..=4).map(|layer| stored(10 * u128::from(layer) + node, &[layer]));
-            leader.blockd(&format!("n{node}"), all.collect());
-        }
-        leader.blockd("n3", vec![stored(13, &[1])]);
-    };
-    report(&mut leader);
+    report_four(&mut leader, 1..=3);
     leader.settle();
     for (volume, port) in [(2, 4002), (3, 4003), (4, 4004)] {
         let volume_id = VolumeId::from_bits(volume).to_string();
@@ -157,17 +150,16 @@ fn a_node_takes_two_rebuilds_at_a_time() {
             expected_epoch: 0,
         }));
     }
-    for volume in 1..=4_u128 {
-        leader.act(Command::ReplicaLost(rpc::ReplicaLostCommand {
-            volume_id: VolumeId::from_bits(volume).to_string(),
-            epoch: 1,
-            replica_id: ReplicaId::from_bits(10 * volume + 2).to_string(),
-            reason: "its node was down".into(),
-            by_managers: false,
-        }));
+    leader
+}
+
+/// The blockds of these nodes and all engines report.
+fn report_four(leader: &mut Leader, nodes: std::ops::RangeInclusive<u128>) {
+    for node in nodes {
+        let volumes = if node == 3 { 1..=1 } else { 1..=4 };
+        let all = volumes.map(|layer| stored(10 * u128::from(layer) + node, &[layer]));
+        leader.blockd(&format!("n{node}"), all.collect());
     }
-    leader.ms += 4_000;
-    report(&mut leader);
     leader.agent("n1", &[1, 2, 3, 4]);
     for volume in 1..=4_u128 {
         leader.engine_says(rpc::EngineReport {
@@ -177,6 +169,27 @@ fn a_node_takes_two_rebuilds_at_a_time() {
             ..Default::default()
         });
     }
+}
+
+/// The replica of this volume on n2 is lost.
+fn lose_on_n2(leader: &mut Leader, volume: u128) {
+    leader.act(Command::ReplicaLost(rpc::ReplicaLostCommand {
+        volume_id: VolumeId::from_bits(volume).to_string(),
+        epoch: 1,
+        replica_id: ReplicaId::from_bits(10 * volume + 2).to_string(),
+        reason: "its node was down".into(),
+        by_managers: false,
+    }));
+}
+
+#[test]
+fn a_node_takes_two_rebuilds_at_a_time() {
+    let mut leader = four_volumes();
+    for volume in 1..=4 {
+        lose_on_n2(&mut leader, volume);
+    }
+    leader.ms += 4_000;
+    report_four(&mut leader, 1..=3);
     let started = leader.settle();
     assert_eq!(started.len(), REBUILDS_PER_NODE_MAX, "{started:?}");
     let Some(Command::StartRebuild(first)) = started.first() else {
@@ -188,6 +201,34 @@ fn a_node_takes_two_rebuilds_at_a_time() {
         replica_id: first.replica_id.clone(),
     }));
     assert_eq!(leader.settle().len(), 1, "the next has its turn");
+}
+
+#[test]
+fn rebuilds_that_wait_for_their_sources_do_not_take_the_turns_of_others() {
+    let mut leader = four_volumes();
+    lose_on_n2(&mut leader, 2);
+    lose_on_n2(&mut leader, 3);
+    leader.ms += 4_000;
+    report_four(&mut leader, 1..=3);
+    assert_eq!(leader.settle().len(), 2);
+    lose_on_n2(&mut leader, 1);
+    leader.ms += 4_000;
+    report_four(&mut leader, 1..=3);
+    assert_eq!(leader.settle(), vec![], "both turns are taken");
+    // Only n1 has what these two are made equal to; of volume 1 there is a replica on n3 as well.
+    leader.ms += SILENT_MS;
+    report_four(&mut leader, 2..=3);
+    leader.ms += 1_000;
+    report_four(&mut leader, 2..=3);
+    let started: Vec<String> = leader
+        .settle()
+        .into_iter()
+        .filter_map(|command| match command {
+            Command::StartRebuild(one) => Some(one.replica_id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(started, [ReplicaId::from_bits(12).to_string()]);
 }
 
 #[test]
