@@ -17,6 +17,10 @@ use super::{Fleet, clock};
 /// The first byte of a volume's key.
 const VOLUME_KEY: u8 = 0x02;
 
+/// How long a group holds before it is released although some of its engines do not hold yet: one
+/// that was not told to hold before refuses to seal.
+const RELEASE_EARLY_MS: u64 = 1000;
+
 impl Fleet {
     /// Mutation: the volume's present epoch is granted again.
     pub(super) fn grant_again(&self, command: &LogCommand) -> Option<LogAnswer> {
@@ -74,13 +78,16 @@ impl Fleet {
         }
     }
 
-    /// Mutation: groups whose engines are only now told to hold.
+    /// Mutation: groups of which some engines have been told to hold, and others have not yet.
     pub(super) fn released_early(&self, now: Duration) -> Vec<LogCommand> {
         if self.mutation != Some(Mutation::ReleaseEarly) {
             return Vec::new();
         }
         let groups = self.state.groups().values();
-        let holding = groups.filter(|group| group.stage == GroupStage::Hold);
+        let holding = groups.filter(|group| {
+            let age_ms = clock(now).wall_ms.saturating_sub(group.since_ms);
+            group.stage == GroupStage::Hold && age_ms >= RELEASE_EARLY_MS
+        });
         let released = holding.map(|group| {
             let held = group.members.keys().filter_map(|volume| {
                 Some(rpc::HeldMember {
