@@ -123,8 +123,9 @@ pub(crate) enum VolumeCommand {
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         revision: u64,
     },
-    /// Have every replica compare all its blocks with their checksums; `volume get` shows how far it
-    /// is and what it found. What is found is repaired from the other replicas.
+    /// Have every replica compare all its blocks with their checksums, and the replicas with each
+    /// other; `volume get` shows how far that is and what it found. What is found is repaired from the
+    /// other replicas.
     Scrub { volume: String },
     /// Replace the engine of an attached volume by the program that is installed now: initiators
     /// log in again at the same portal and go on.

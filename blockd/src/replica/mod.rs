@@ -20,6 +20,7 @@ mod access;
 mod census;
 mod chunk_cache;
 mod clone;
+mod contents;
 mod create;
 mod damages;
 mod descriptor;

@@ -102,6 +102,9 @@ pub(super) fn execute(
         }
         Request::Read(extent) => return tenant.read(extent, mutation.watermark).map(Some),
         Request::Digest(layer, chunk) => return tenant.digest(layer, chunk).map(Some),
+        Request::DigestContents(layer, chunk) => {
+            return tenant.digest_contents(layer, chunk).map(Some);
+        }
         Request::ReadLayer(layer, extent) => return tenant.read_layer(layer, extent).map(Some),
         Request::WriteLayer(extent, body) => {
             let layer = body.layer;
@@ -194,6 +197,11 @@ impl Tenant {
         let extent = chunk.extent_in(replica.size());
         let digest = replica.digest(self.epoch(), layer, extent);
         drop(replica);
+        Ok(digest.map_err(|error| self.deny(&error))?.encode())
+    }
+
+    fn digest_contents(&self, layer: LayerId, chunk: ChunkNumber) -> Result<Bytes, Denial> {
+        let digest = self.enter()?.digest_contents(self.epoch(), layer, chunk);
         Ok(digest.map_err(|error| self.deny(&error))?.encode())
     }
 

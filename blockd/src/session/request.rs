@@ -3,7 +3,7 @@
 use ankole_proto::geometry::{CHUNK_BYTES, SECTOR_BYTES};
 use ankole_proto::wire::body::{BodyError, Expand, Revert, Seal};
 use ankole_proto::wire::cursor::RebuildCursor;
-use ankole_proto::wire::rebuild::{BeginRebuild, LayerOf, WriteLayer};
+use ankole_proto::wire::rebuild::{BeginRebuild, ContentsOf, LayerOf, WriteLayer};
 use ankole_proto::wire::{DATA_BYTES_MAX, ErrorCode, Header, Opcode, RANGE_BYTES_MAX};
 use ankole_proto::{ChunkNumber, Extent, LayerId};
 use bytes::Bytes;
@@ -36,6 +36,8 @@ pub enum Request {
     Flush,
     /// Tell the state of a layer's chunk.
     Digest(LayerId, ChunkNumber),
+    /// Tell in what a chunk reads otherwise at a layer than below it.
+    DigestContents(LayerId, ChunkNumber),
     /// Read blocks of a layer.
     ReadLayer(LayerId, Extent),
     /// Set blocks of a layer.
@@ -90,11 +92,16 @@ impl Request {
                 Ok(Self::Write(extent, durability))
             }
             Opcode::Digest => {
-                let LayerOf(layer) = LayerOf::decode(payload).map_err(body)?;
                 if !header.offset.is_multiple_of(CHUNK_BYTES) {
                     return Err(malformed("the offset is no chunk's"));
                 }
-                Ok(Self::Digest(layer, ChunkNumber::at(header.offset)))
+                let chunk = ChunkNumber::at(header.offset);
+                if payload.len() == ContentsOf::BYTES {
+                    let ContentsOf(layer) = ContentsOf::decode(payload).map_err(body)?;
+                    return Ok(Self::DigestContents(layer, chunk));
+                }
+                let LayerOf(layer) = LayerOf::decode(payload).map_err(body)?;
+                Ok(Self::Digest(layer, chunk))
             }
             Opcode::ReadLayer => {
                 let LayerOf(layer) = LayerOf::decode(payload).map_err(body)?;

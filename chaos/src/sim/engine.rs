@@ -255,6 +255,7 @@ impl Engine {
                 .map(|one| (one.replica, one.repaired_blocks))
                 .collect(),
             held_task: status.held_task,
+            comparison: status.comparison,
         }
     }
 

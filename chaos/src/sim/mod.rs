@@ -84,6 +84,8 @@ pub struct Summary {
     pub engines: u64,
     /// Rebuilds that were completed.
     pub rebuilds: u64,
+    /// Comparisons of replicas with each other that were made.
+    pub comparisons: u64,
 }
 
 impl Summary {
@@ -100,6 +102,7 @@ impl Summary {
         self.faults += other.faults;
         self.engines += other.engines;
         self.rebuilds += other.rebuilds;
+        self.comparisons += other.comparisons;
     }
 }
 

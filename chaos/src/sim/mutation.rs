@@ -112,8 +112,8 @@ impl Mutation {
     /// The checkers of which one has to notice it.
     pub const fn noticed_by(self) -> &'static [Checker] {
         use Checker::{
-            Acknowledged, Blocks, Convergence, Cut, Epochs, Flushed, Liveness, Losses, Lost,
-            Membership, Order, Rebuilding, Snapshots, Syncs, Zeros,
+            Acknowledged, Agreement, Blocks, Convergence, Cut, Epochs, Flushed, Liveness, Losses,
+            Lost, Membership, Order, Rebuilding, Snapshots, Syncs, Zeros,
         };
         match self {
             Self::ObeyAnyEpoch => &[Epochs],
@@ -141,7 +141,7 @@ impl Mutation {
             Self::PromoteAtOnce => &[Acknowledged, Rebuilding, Flushed, Losses],
             Self::SkipFinish => &[Rebuilding],
             Self::IgnoreFailedSyncs => &[Syncs],
-            Self::FlipWithSum => &[Blocks, Acknowledged, Convergence],
+            Self::FlipWithSum => &[Blocks, Acknowledged, Convergence, Agreement],
             Self::HideDamages => &[Liveness],
             Self::ZerosForErrors => &[Zeros],
         }

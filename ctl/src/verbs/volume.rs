@@ -252,6 +252,10 @@ pub(super) fn show_volume(volume: rpc::Volume, output: Output) -> anyhow::Result
     output::line(output::table(std::slice::from_ref(&volume)))?;
     output::line("")?;
     output::line(output::table(&volume.replicas))?;
+    if let Some(comparison) = &volume.comparison {
+        output::line("")?;
+        output::line(comparison.line())?;
+    }
     let damages = volume.damages();
     if damages.is_empty() {
         return Ok(());

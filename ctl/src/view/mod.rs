@@ -1,5 +1,6 @@
 //! What is shown of each thing: the fields, their names in JSON and their columns.
 
+mod comparison;
 mod damage;
 mod node;
 mod snapshot;

@@ -1,6 +1,7 @@
 use ankole_proto::rpc::v1::{Replica, ScrubProgress, Volume};
 use serde::Serialize;
 
+use super::comparison::ComparisonView;
 use super::damage::DamageView;
 use super::snapshot::LayerUsage;
 use super::{or_dash, plain, time};
@@ -32,6 +33,8 @@ pub(crate) struct VolumeView {
     chap_mutual_user: String,
     source_snapshot_id: String,
     repaired_blocks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) comparison: Option<ComparisonView>,
     pub(crate) replicas: Vec<ReplicaView>,
 }
 
@@ -70,6 +73,7 @@ impl From<Volume> for VolumeView {
             chap_mutual_user: volume.chap_mutual_user,
             source_snapshot_id: volume.source_snapshot_id,
             repaired_blocks: volume.repaired_blocks,
+            comparison: volume.comparison.map(ComparisonView::from),
             replicas: volume.replicas.into_iter().map(ReplicaView::from).collect(),
         }
     }

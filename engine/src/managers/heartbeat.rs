@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::control::{ControlConfig, ControlEvent};
 use super::orders::VolumeOrders;
 use super::{CallError, Managers, Patience};
+use crate::mirror::ComparisonStatus;
 use crate::mirror::event::TaskId;
 
 /// How long a manager may hold a heartbeat whose answer would not differ from the last.
@@ -37,6 +38,8 @@ pub struct EngineStatus {
     pub repairs: Vec<(ReplicaId, u64)>,
     /// A group's seal for which everything is drained and held.
     pub held_task: Option<TaskId>,
+    /// The comparison of the replicas that is under way, or the last one.
+    pub comparison: Option<ComparisonStatus>,
 }
 
 /// How far the rebuild of a replica is.
@@ -88,6 +91,23 @@ pub fn report(
             })
             .collect(),
         held_task: status.held_task.map_or(0, |task| task.0),
+        comparison: status.comparison.map(comparison),
+    }
+}
+
+fn comparison(status: ComparisonStatus) -> v1::ComparisonReport {
+    v1::ComparisonReport {
+        request: status.request,
+        finished: status.is_finished,
+        progress: Some(v1::ComparisonProgress {
+            done_bytes: status.done_bytes,
+            total_bytes: status.total_bytes,
+            bytes_per_second: status.bytes_per_second,
+            differing_chunks: status.differing_chunks,
+            undecided_chunks: status.undecided_chunks,
+            skipped_chunks: status.skipped_chunks,
+            finished_at_ms: 0,
+        }),
     }
 }
 

@@ -101,6 +101,7 @@ impl TryFrom<v1::EngineOrders> for VolumeOrders {
                 .into_iter()
                 .map(task)
                 .collect::<Result<_, _>>()?,
+            comparison: message.comparison_request,
         };
         Ok(Self {
             orders,

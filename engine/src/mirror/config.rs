@@ -1,5 +1,6 @@
 //! What a mirror is told at its start, and its bounds (INV-12).
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use ankole_proto::wire::LEASE_MS;
@@ -74,6 +75,9 @@ pub struct Limits {
     pub rebuild_mark_pause: Duration,
     /// The pause after which a rebuild that failed at its target begins again.
     pub rebuild_pause: Duration,
+    /// What a comparison of the replicas reads of each of them; `None`: no limit. Beside I/O it also
+    /// rests, as a rebuild does.
+    pub comparison_bytes_per_second: Option<NonZeroU64>,
     /// Damaged blocks that are rewritten at a time, of all replicas.
     pub repairs_max: usize,
     /// The pause before the repair of a block that could not be done is tried again.
@@ -106,6 +110,7 @@ impl Default for Limits {
             rebuild_rest_max: Duration::from_secs(1),
             rebuild_mark_pause: Duration::from_secs(1),
             rebuild_pause: Duration::from_secs(5),
+            comparison_bytes_per_second: NonZeroU64::new(32 << 20),
             repairs_max: 4,
             repair_pause: Duration::from_secs(30),
             zero_piece_bytes: 64 << 20,

@@ -36,6 +36,8 @@ pub struct Orders {
     pub credential: Credential,
     /// To be done, in this order.
     pub tasks: Vec<Task>,
+    /// The number of the comparison that is to be made and is not yet on record as made; 0: none.
+    pub comparison: u64,
 }
 
 /// A replica as the managers have it on record.

@@ -64,6 +64,8 @@ pub(super) enum Purpose {
     Copy(CopyReason),
     /// Rewrites a damaged block of one layer of one replica.
     Repair(Repair),
+    /// Only holds the lock of a head chunk while the replicas are compared.
+    Comparison,
     /// Only holds the lock of a head chunk for a rebuild.
     Chunk {
         target: ReplicaId,
@@ -152,7 +154,7 @@ pub(super) enum Stage {
         /// A source has merged the layer away.
         merged: bool,
     },
-    /// A rebuild holds the lock.
+    /// A rebuild or a comparison holds the lock.
     Holding,
 }
 

@@ -394,6 +394,7 @@ impl Mirror {
             }
             Ask::Repair(job) => self.repair_reply(id, job, frame, now, effects),
             Ask::Copy(copy) => self.copy_reply(id, copy, frame, now, effects),
+            Ask::Compare(look) => self.comparison_reply(id, look, &frame, now, effects),
         }
     }
 }

@@ -9,10 +9,12 @@
 //! INV-8, INV-9, INV-13 and INV-14.
 //!
 //! A job ([`job`]) takes its range lock ([`overlap`]), then reads ([`read`]), mutates ([`write`],
-//! through the [`window`]) or flushes ([`flush`]); bad blocks are rewritten ([`repair`]). Replicas
+//! through the [`window`]) or flushes ([`flush`]); bad blocks are rewritten ([`repair`]),
+//! and replicas that differ found ([`compare`]). Replicas
 //! ([`replica`]) come and go ([`link`], [`loss`], [`members`]); [`start`], [`task`], [`rebuild`] and
 //! [`stop`] are what happens to the volume as a whole.
 
+mod compare;
 mod config;
 pub mod event;
 mod flush;
@@ -41,6 +43,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ankole_proto::{LayerId, ReplicaId};
 
+use compare::Comparisons;
 pub use config::{Limits, MirrorConfig};
 use event::{Effect, Event, Orders, StopReason};
 use job::{JobId, Jobs};
@@ -49,7 +52,7 @@ use overlap::RangeLocks;
 use repair::Repairs;
 use replica::Replica;
 use start::Starting;
-pub use status::{RebuildProgress, ReplicaStatus, Status};
+pub use status::{ComparisonStatus, RebuildProgress, ReplicaStatus, Status};
 use stop::Stopping;
 use task::ActiveTask;
 use window::Window;
@@ -82,6 +85,7 @@ pub struct Mirror {
     stalls: VecDeque<(Moment, JobId)>,
     task: Option<ActiveTask>,
     repairs: Repairs,
+    comparisons: Comparisons,
     /// Acknowledged writes may be gone, and no flush has told so yet.
     untold_loss: bool,
     /// A replica was chosen that may have lost what was acknowledged.
@@ -144,6 +148,7 @@ impl Mirror {
             stalls: VecDeque::new(),
             task: None,
             repairs: Repairs::default(),
+            comparisons: Comparisons::default(),
             untold_loss: false,
             unflushed_lost: false,
             forgetful_since: None,
@@ -225,6 +230,7 @@ impl Mirror {
             self.tend_repairs(now);
             self.tend_task(now, effects);
             self.tend_rebuilds(now, effects);
+            self.tend_comparison(now, effects);
             self.tend_start(now, effects);
             self.fail_stalled(now, effects);
             self.release_held(now, effects);
@@ -253,6 +259,7 @@ impl Mirror {
             self.stop_wake_at(),
             self.task_wake_at(),
             self.repairs.retry_at(self.now),
+            self.comparison_wake_at(),
             self.forgetful_until().filter(|at| *at > self.now),
             self.stalls.front().map(|(at, _)| *at),
             Self::held_until(&self.held, limits.hold_limit),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ankole_proto::{ReplicaId, Sequence};
 
+use super::compare::LookId;
 use super::event::LinkId;
 use super::job::JobId;
 use super::rebuild::ChunkKey;
@@ -73,6 +74,8 @@ pub(super) enum Ask {
     Repair(JobId),
     /// One step of copying a chunk to the target.
     Copy(CopyOf),
+    /// The contents of a chunk, to be compared with the others'.
+    Compare(LookId),
 }
 
 /// Whose rebuild a step of copying belongs to. A source may answer long after the target's link

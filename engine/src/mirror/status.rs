@@ -26,6 +26,29 @@ pub struct Status {
     /// Since this engine began, it had to go on with a replica whose host had lost its power, and
     /// no other was left: writes that were acknowledged, and not flushed, may be gone.
     pub unflushed_lost: bool,
+    /// The comparison of its replicas that is under way, or the last one.
+    pub comparison: Option<ComparisonStatus>,
+}
+
+/// How far a comparison of the replicas with each other is, and what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ComparisonStatus {
+    /// The number that the managers gave it.
+    pub request: u64,
+    /// All was looked at.
+    pub is_finished: bool,
+    /// Bytes looked at, of all layers.
+    pub done_bytes: u64,
+    /// Bytes of all layers.
+    pub total_bytes: u64,
+    /// Over the time since it began.
+    pub bytes_per_second: u64,
+    /// Chunks that did not read the same at all replicas.
+    pub differing_chunks: u64,
+    /// Of these, the ones of which no contents had a majority: nothing was done about them.
+    pub undecided_chunks: u64,
+    /// Chunks that could not be compared.
+    pub skipped_chunks: u64,
 }
 
 /// One replica at one moment.
@@ -73,6 +96,7 @@ impl Mirror {
             bytes_in_flight: self.jobs.bytes(),
             held_task: self.held_task(),
             unflushed_lost: self.unflushed_lost,
+            comparison: self.comparison_status(),
         }
     }
 

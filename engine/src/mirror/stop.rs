@@ -63,6 +63,7 @@ impl Mirror {
 
     fn close_when_drained(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         self.pause_rebuilds(now, effects);
+        self.drop_comparison();
         let drained = self.jobs.count() == 0 && self.held.is_empty() && !self.task_is_busy();
         if !drained {
             return;

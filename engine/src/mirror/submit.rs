@@ -98,7 +98,7 @@ impl Mirror {
         let mode = match purpose {
             // A chunk's copy is read where others read; only the target is written, and it is read
             // by nobody.
-            Purpose::Read | Purpose::Chunk { .. } => Mode::Shared,
+            Purpose::Read | Purpose::Chunk { .. } | Purpose::Comparison => Mode::Shared,
             _ => Mode::Exclusive,
         };
         let source = match purpose {
@@ -202,6 +202,10 @@ impl Mirror {
                 let target = *target;
                 job.stage = Stage::Holding;
                 self.chunk_locked(target, id, now, effects);
+            }
+            Purpose::Comparison => {
+                job.stage = Stage::Holding;
+                self.comparison_locked(id, now, effects);
             }
             Purpose::Flush => {}
         }

@@ -80,6 +80,7 @@ impl Reporter {
             message: message.clone(),
             repairs: repairs(&status),
             held_task: status.held_task,
+            comparison: status.comparison,
         });
         if let Err(error) = self.write(phase, message) {
             // Initiators are served all the same; only the agent knows less.

@@ -164,6 +164,8 @@ pub struct EngineSeen {
     pub repairs: BTreeMap<ReplicaId, u64>,
     /// The group's seal for which everything is drained and held; 0: none.
     pub held_task: u64,
+    /// The comparison of the replicas that it makes, or has made last.
+    pub comparison: Option<rpc::ComparisonReport>,
 }
 
 /// How a replica shows on its disk.
@@ -288,6 +290,7 @@ impl Observed {
             message: report.message.clone(),
             repairs,
             held_task: report.held_task,
+            comparison: report.comparison,
         };
         let older = self
             .engines

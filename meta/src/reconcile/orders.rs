@@ -179,6 +179,7 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
         reservations: reservations
             .map(|one| one.bytes.clone())
             .unwrap_or_default(),
+        comparison_request: volume.comparison.wanted().unwrap_or_default(),
     }
 }
 

@@ -49,8 +49,8 @@ pub use request::{REQUEST_AGE_MS_MAX, REQUESTS_MAX, Requests};
 pub use reservations::{RESERVATIONS_BYTES_MAX, Reservations};
 pub use snapshot::{Snapshot, SnapshotState};
 pub use volume::{
-    CloneOrigin, Doomed, REPLICAS_MAX, Replica, Scrub, TASKS_MAX, Task, TaskKind, Volume, Worker,
-    WriteCache, iqn,
+    CloneOrigin, Comparison, Doomed, REPLICAS_MAX, Replica, Scrub, TASKS_MAX, Task, TaskKind,
+    Volume, Worker, WriteCache, iqn,
 };
 pub use wear::{
     DAMAGES_MAX, Damage, FAULT_BLOCKS_MAX, FAULT_DAY_MS, FAULT_PAUSE_MS, FAULTS_MAX, Wear,

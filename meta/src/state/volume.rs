@@ -7,6 +7,8 @@ use ankole_proto::{
     Credential, DiskId, Epoch, LayerId, NodeName, ReplicaId, SnapshotId, VolumeId, VolumeSize,
 };
 
+use ankole_proto::rpc::v1 as rpc;
+
 use super::{Chap, Phase, Refusal, ReplicaMode, Wear};
 
 /// The most tasks that wait for a volume's engine: more means that nobody works on them.
@@ -71,6 +73,8 @@ pub struct Volume {
     pub chap: Option<Chap>,
     /// The last scrub that was asked for.
     pub scrub: Scrub,
+    /// The comparisons of its replicas with each other.
+    pub comparison: Comparison,
     /// Bad blocks of its replicas, also of those that are gone, rewritten from a peer.
     pub repaired_blocks: u64,
     /// What it began as, when it is a clone.
@@ -105,6 +109,49 @@ pub struct Scrub {
     pub request: u64,
     /// When.
     pub asked_at_ms: u64,
+}
+
+/// The comparisons of a volume's in-sync replicas with each other, which its engine makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Comparison {
+    /// The number of the last one that was ordered, from 1; 0: none ever was.
+    pub request: u64,
+    /// The number of the last one that was made, and what it found.
+    pub made: u64,
+    /// When that was.
+    pub finished_at_ms: u64,
+    /// Bytes of all layers.
+    pub total_bytes: u64,
+    /// Chunks that did not read the same everywhere.
+    pub differing_chunks: u64,
+    /// Of these the ones of which no contents had a majority.
+    pub undecided_chunks: u64,
+    /// Chunks that could not be compared.
+    pub skipped_chunks: u64,
+}
+
+impl Comparison {
+    /// What the last one found, as it is told; `None`: none was made.
+    pub fn told(&self) -> Option<rpc::ComparisonProgress> {
+        (self.made > 0).then_some(rpc::ComparisonProgress {
+            done_bytes: self.total_bytes,
+            total_bytes: self.total_bytes,
+            bytes_per_second: 0,
+            differing_chunks: self.differing_chunks,
+            undecided_chunks: self.undecided_chunks,
+            skipped_chunks: self.skipped_chunks,
+            finished_at_ms: self.finished_at_ms,
+        })
+    }
+
+    /// The one that is to be made.
+    pub const fn wanted(&self) -> Option<u64> {
+        if self.request > self.made {
+            Some(self.request)
+        } else {
+            None
+        }
+    }
 }
 
 /// An engine without target, for a detached volume.
@@ -291,6 +338,11 @@ impl Volume {
         });
         let deleting = found.mode == ReplicaMode::Deleting;
         self.has_data() && !deleting && others.count() >= self.replica_count as usize
+    }
+
+    /// Whether there is anything to compare a replica with.
+    pub fn is_comparable(&self) -> bool {
+        self.in_mode(ReplicaMode::InSync).nth(1).is_some()
     }
 
     /// Whether its replicas can be scrubbed.

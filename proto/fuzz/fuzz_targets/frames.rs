@@ -4,7 +4,9 @@
 
 use ankole_proto::wire::body::{OpenRequest, Opened, Revert, Seal};
 use ankole_proto::wire::cursor::RebuildCursor;
-use ankole_proto::wire::rebuild::{BeginRebuild, ChunkDigest, LayerBlocks, LayerOf, WriteLayer};
+use ankole_proto::wire::rebuild::{
+    BeginRebuild, ChunkDigest, ContentsDigest, ContentsOf, LayerBlocks, LayerOf, WriteLayer,
+};
 use ankole_proto::wire::{Decoder, Frame};
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +21,7 @@ macro_rules! reads_back {
 
 fn bodies(payload: &Bytes) {
     reads_back!(payload, OpenRequest, Opened, Seal, Revert, LayerOf, ChunkDigest, BeginRebuild);
-    reads_back!(payload, RebuildCursor);
+    reads_back!(payload, RebuildCursor, ContentsOf, ContentsDigest);
     if let Ok(blocks) = LayerBlocks::decode(payload.clone()) {
         assert_eq!(LayerBlocks::decode(blocks.encode()), Ok(blocks));
     }

@@ -24,7 +24,8 @@ pub enum Opcode {
     /// Puts a new empty head on a sealed layer. Body: [`super::body::Revert`].
     Revert = 8,
     /// The state of one layer's chunk at `offset`, to compare with a peer. Body:
-    /// [`super::rebuild::LayerOf`], reply [`super::rebuild::ChunkDigest`].
+    /// [`super::rebuild::LayerOf`], reply [`super::rebuild::ChunkDigest`]; or
+    /// [`super::rebuild::ContentsOf`], reply [`super::rebuild::ContentsDigest`].
     Digest = 9,
     /// Blocks of one layer. Body: [`super::rebuild::LayerOf`], reply
     /// [`super::rebuild::LayerBlocks`].

@@ -132,6 +132,90 @@ impl ChunkDigest {
     }
 }
 
+/// Which layer Digest looks at, when what it reads as is to be compared and not what it holds.
+///
+/// ```text
+///  0  u64  layer     8  u64  1
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentsOf(pub LayerId);
+
+impl ContentsOf {
+    /// How long the body is; [`LayerOf`] is shorter.
+    pub const BYTES: usize = 16;
+    const KIND: u64 = 1;
+
+    /// The bytes on the wire.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Self::BYTES);
+        out.put_u64_le(self.0.raw());
+        out.put_u64_le(Self::KIND);
+        out.freeze()
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`] when it is not one.
+    pub fn decode(mut payload: &[u8]) -> Result<Self, BodyError> {
+        expect_bytes("ContentsOf", payload, Self::BYTES)?;
+        let layer = layer("ContentsOf", payload.get_u64_le())?;
+        if payload.get_u64_le() != Self::KIND {
+            return Err(malformed("ContentsOf", "it asks for an unknown digest"));
+        }
+        Ok(Self(layer))
+    }
+}
+
+/// In what a chunk reads otherwise at a layer than at its base, the next layer below that is not
+/// being removed. Does not depend on how far a replica has merged the layers between, nor on how it
+/// holds a block that reads the same at both: two replicas with the same base read the same there
+/// exactly when these are equal, provided that they do at the base.
+///
+/// ```text
+///  0  u64  base, 0: none     8  u64  blocks     16  32  BLAKE3 of { u64 block, 4096 data } each
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentsDigest {
+    /// What the layer is compared with.
+    pub base: Option<LayerId>,
+    /// How many blocks read otherwise.
+    pub blocks: u64,
+    /// BLAKE3 of these, each its number in the volume and its data, in order.
+    pub data: [u8; 32],
+}
+
+impl ContentsDigest {
+    const BYTES: usize = 48;
+
+    /// The bytes on the wire.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Self::BYTES);
+        out.put_u64_le(self.base.map_or(0, LayerId::raw));
+        out.put_u64_le(self.blocks);
+        out.put_slice(&self.data);
+        out.freeze()
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`] when it is not one.
+    pub fn decode(mut payload: &[u8]) -> Result<Self, BodyError> {
+        expect_bytes("ContentsDigest", payload, Self::BYTES)?;
+        let base = LayerId::from_raw(payload.get_u64_le());
+        let blocks = payload.get_u64_le();
+        if blocks > CHUNK_BLOCKS {
+            return Err(malformed("ContentsDigest", "more blocks than a chunk has"));
+        }
+        let mut data = [0; 32];
+        payload.copy_to_slice(&mut data);
+        Ok(Self { base, blocks, data })
+    }
+}
+
 fn take_bitmaps(
     operation: &'static str,
     payload: &mut &[u8],

@@ -3,7 +3,10 @@ use proptest::prelude::*;
 
 use super::body::{Expand, InFlight, LayerLink, Memory, OpenRequest, Opened, Revert, Seal};
 use super::cursor::RebuildCursor;
-use super::rebuild::{BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, WriteLayer};
+use super::rebuild::{
+    BeginRebuild, ChunkBitmap, ChunkDigest, ContentsDigest, ContentsOf, LayerBlocks, LayerOf,
+    WriteLayer,
+};
 use super::*;
 use crate::{Credential, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeId, VolumeSize};
 
@@ -175,6 +178,37 @@ fn layer_bodies_read_back() {
 }
 
 #[test]
+fn the_bodies_of_a_comparison_have_these_bytes() {
+    let of = ContentsOf(layer(5));
+    assert_eq!(
+        of.encode(),
+        &[5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0][..]
+    );
+    assert_eq!(ContentsOf::decode(&of.encode()), Ok(of));
+    // Neither is taken for the other.
+    assert!(LayerOf::decode(&of.encode()).is_err());
+    assert!(ContentsOf::decode(&LayerOf(layer(5)).encode()).is_err());
+    let mut unknown = of.encode().to_vec();
+    unknown[8] = 2;
+    assert!(ContentsOf::decode(&unknown).is_err());
+    for base in [None, Some(layer(4))] {
+        let digest = ContentsDigest {
+            base,
+            blocks: 512,
+            data: [9; 32],
+        };
+        let bytes = digest.encode();
+        assert_eq!(bytes[0], if base.is_some() { 4 } else { 0 });
+        assert_eq!(bytes[8..16], [0, 2, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[16..], [9; 32]);
+        assert_eq!(ContentsDigest::decode(&bytes), Ok(digest));
+        let mut many = bytes.to_vec();
+        many[8] = 1;
+        assert!(ContentsDigest::decode(&many).is_err());
+    }
+}
+
+#[test]
 fn an_expand_body_has_these_bytes() {
     let expand = Expand {
         size: VolumeSize::from_bytes(2 << 30).unwrap(),
@@ -257,6 +291,8 @@ proptest! {
         let _ = Seal::decode(&bytes);
         let _ = Revert::decode(&bytes);
         let _ = ChunkDigest::decode(&bytes);
+        let _ = ContentsOf::decode(&bytes);
+        let _ = ContentsDigest::decode(&bytes);
         let _ = WriteLayer::decode(Bytes::from(bytes.clone()));
         let _ = BeginRebuild::decode(&bytes);
         let _ = RebuildCursor::decode(&bytes);

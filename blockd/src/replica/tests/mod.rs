@@ -2,6 +2,7 @@
 
 mod basic;
 mod cloning;
+mod contents;
 mod crash;
 mod damage;
 mod interrupted;

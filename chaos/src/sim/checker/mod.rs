@@ -5,6 +5,7 @@
 //! INV-8, INV-13 or INV-14, and [`of_read`] says which.
 
 pub(super) mod acknowledged;
+pub(super) mod agreement;
 mod blocks;
 pub(super) mod convergence;
 pub(super) mod cut;
@@ -52,6 +53,8 @@ pub enum Checker {
     Syncs,
     /// A tree of layers that is none.
     Trees,
+    /// In-sync replicas that differed when an engine compared them.
+    Agreement,
     /// Replicas that differ after everything has healed.
     Convergence,
     /// A snapshot that is not the volume at one moment.

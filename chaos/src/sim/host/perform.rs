@@ -10,7 +10,7 @@ use ankole_blockd::session::request::{Durability, Request, TreeRequest};
 use ankole_blockd::session::{Denial, Detail};
 use ankole_proto::wire::body::{Memory, Opened};
 use ankole_proto::wire::cursor::RebuildCursor;
-use ankole_proto::wire::{Frame, Header, Opcode};
+use ankole_proto::wire::{ErrorCode, Frame, Header, Opcode};
 use ankole_proto::{BLOCK_BYTES, Epoch, Sequence};
 use bytes::{Bytes, BytesMut};
 
@@ -139,18 +139,8 @@ pub(super) fn perform(
             durability
         }
         Request::Flush => Durability::Synced,
-        Request::Digest(layer, chunk) => {
-            let extent = chunk.extent_in(store.size());
-            let digest = store
-                .digest(epoch, layer, extent)
-                .map_err(|error| refuse(&error))?;
-            return Ok(Outcome::Done(digest.encode()));
-        }
-        Request::ReadLayer(layer, extent) => {
-            let blocks = store
-                .read_layer(epoch, layer, extent)
-                .map_err(|error| refuse(&error))?;
-            return Ok(Outcome::Done(blocks.encode()));
+        request @ (Request::Digest(..) | Request::DigestContents(..) | Request::ReadLayer(..)) => {
+            return tell_layer(store, epoch, request, broken).map(Outcome::Done);
         }
         Request::WriteLayer(extent, body) => {
             store
@@ -178,6 +168,37 @@ pub(super) fn perform(
         return Ok(Outcome::Sync);
     }
     Ok(Outcome::Done(Bytes::new()))
+}
+
+/// What a request about one layer is answered with.
+fn tell_layer(
+    store: &mut Replica<SimDisk>,
+    epoch: Epoch,
+    request: Request,
+    broken: Option<Mutation>,
+) -> Result<Bytes, Denial> {
+    let told = match request {
+        Request::Digest(layer, chunk) => {
+            let extent = chunk.extent_in(store.size());
+            store.digest(epoch, layer, extent).map(|one| one.encode())
+        }
+        Request::DigestContents(layer, chunk) => {
+            let digest = store.digest_contents(epoch, layer, chunk);
+            return digest.map(|one| one.encode()).map_err(|error| {
+                let mut denial = refuse(&error);
+                if broken == Some(Mutation::HideDamages) {
+                    denial.code = ErrorCode::Overloaded;
+                }
+                denial
+            });
+        }
+        Request::ReadLayer(layer, extent) => {
+            let blocks = store.read_layer(epoch, layer, extent);
+            blocks.map(|blocks| blocks.encode())
+        }
+        _ => return Ok(Bytes::new()),
+    };
+    told.map_err(|error| refuse(&error))
 }
 
 fn mark_rebuilt(

@@ -112,6 +112,9 @@ impl World {
         if slots.iter().any(|slot| slot.damaged_blocks() > 0) {
             return say("has damaged blocks");
         }
+        if volume.comparison.wanted().is_some() && volume.is_comparable() {
+            return say("has replicas that are not compared");
+        }
         if !settled || slots.len() != in_sync {
             return say("has a replica that is not settled");
         }

@@ -314,6 +314,7 @@ impl World {
         }
         if touches_record {
             checker::membership::check(&self.fleet.state).map_err(Checker::Membership.says())?;
+            checker::agreement::check(&self.fleet.state).map_err(Checker::Agreement.says())?;
         }
         Ok(())
     }

@@ -42,6 +42,7 @@ impl World {
                 self.intact(&done.replica_id);
                 self.summary.rebuilds += u64::from(!again);
             }
+            Some(Command::RecordComparison(_)) => self.summary.comparisons += u64::from(!again),
             Some(Command::ReplicaLost(lost)) => {
                 if let (Ok(volume), Ok(replica)) = (lost.volume_id.parse(), lost.replica_id.parse())
                 {

@@ -31,7 +31,7 @@ use super::{Mirror, Phase};
 use crate::volume::Moment;
 use copy::Copy;
 use mark::Marks;
-use pace::Pace;
+pub(super) use pace::Pace;
 use plan::Plan;
 
 /// A chunk of a layer.

@@ -13,7 +13,7 @@ use crate::volume::Moment;
 /// Lets so many bytes per second through: what was taken has to be paid off in time before more is.
 /// And rests between chunks, which others may make use of.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::mirror) struct Pace {
     /// `None`: no limit.
     bytes_per_second: Option<NonZeroU64>,
     free_at: Moment,
@@ -21,7 +21,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second: Option<NonZeroU64>, now: Moment) -> Self {
+    pub(in crate::mirror) fn new(bytes_per_second: Option<NonZeroU64>, now: Moment) -> Self {
         Self {
             bytes_per_second,
             free_at: now,
@@ -30,24 +30,24 @@ impl Pace {
     }
 
     /// Another rate; what was owed by the old one is forgotten.
-    pub(super) fn set(&mut self, bytes_per_second: Option<NonZeroU64>, now: Moment) {
+    pub(in crate::mirror) fn set(&mut self, bytes_per_second: Option<NonZeroU64>, now: Moment) {
         if self.bytes_per_second != bytes_per_second {
             *self = Self::new(bytes_per_second, now);
         }
     }
 
     /// When more may be taken.
-    pub(super) fn free_at(&self) -> Moment {
+    pub(in crate::mirror) fn free_at(&self) -> Moment {
         self.free_at
     }
 
     /// When more may be taken beside others.
-    pub(super) fn free_beside_others_at(&self) -> Moment {
+    pub(in crate::mirror) fn free_beside_others_at(&self) -> Moment {
         self.free_at.max(self.rested_at)
     }
 
     /// Takes bytes.
-    pub(super) fn take(&mut self, bytes: u64, now: Moment) {
+    pub(in crate::mirror) fn take(&mut self, bytes: u64, now: Moment) {
         let Some(rate) = self.bytes_per_second else {
             return;
         };
@@ -57,7 +57,7 @@ impl Pace {
     }
 
     /// Rests.
-    pub(super) fn rest(&mut self, time: Duration, now: Moment) {
+    pub(in crate::mirror) fn rest(&mut self, time: Duration, now: Moment) {
         self.rested_at = self.rested_at.max(now + time);
     }
 }
@@ -82,7 +82,7 @@ impl Mirror {
     }
 
     /// Whether somebody has done I/O a moment ago, who is to feel little of a rebuild.
-    pub(super) fn is_beside_others(&self, now: Moment) -> bool {
+    pub(in crate::mirror) fn is_beside_others(&self, now: Moment) -> bool {
         self.last_user_at
             .is_some_and(|at| now < at + self.config.limits.rebuild_idle)
     }

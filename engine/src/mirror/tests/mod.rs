@@ -1,5 +1,6 @@
 //! The rules one by one, and all of them under random schedules.
 
+mod comparing;
 mod copies;
 mod history;
 mod random;

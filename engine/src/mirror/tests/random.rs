@@ -116,6 +116,11 @@ fn schedule(seed: u64, in_sync: u128, rebuilding: u128, faults: u64, power: bool
                 world.pass(most);
             }
             7 if world.random.one_in(faults) => fault(&mut world, power),
+            8 if world.random.one_in(8) => {
+                world.check_comparison();
+                world.orders.comparison += 1;
+                world.publish();
+            }
             _ => {
                 if !world.deliver() {
                     world.pass(Duration::from_millis(100));
@@ -124,6 +129,7 @@ fn schedule(seed: u64, in_sync: u128, rebuilding: u128, faults: u64, power: bool
         }
     }
     heal(&mut world);
+    world.check_comparison();
     world
 }
 

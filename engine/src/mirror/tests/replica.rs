@@ -9,7 +9,8 @@ use ankole_proto::wire::body::{
 };
 use ankole_proto::wire::cursor::RebuildCursor;
 use ankole_proto::wire::rebuild::{
-    BeginRebuild, ChunkBitmap, ChunkDigest, LayerBlocks, LayerOf, WriteLayer,
+    BeginRebuild, ChunkBitmap, ChunkDigest, ContentsDigest, ContentsOf, LayerBlocks, LayerOf,
+    WriteLayer,
 };
 use ankole_proto::wire::{ErrorCode, Frame, Opcode};
 use ankole_proto::{BLOCK_BYTES, Epoch, Extent, LayerId, ReplicaId, Sequence, VolumeSize};
@@ -57,6 +58,8 @@ pub(super) struct FakeReplica {
     pub(super) full: bool,
     /// What comparing and reading layers is answered with.
     pub(super) failing: Option<ErrorCode>,
+    /// Its blockd is of before comparisons.
+    pub(super) knows_no_contents: bool,
     /// Blocks that were rewritten in their layer.
     pub(super) repaired: usize,
     /// How often each chunk of each layer was compared, and how often it was set.
@@ -99,6 +102,7 @@ impl FakeReplica {
             bad_sealed: None,
             full: false,
             failing: None,
+            knows_no_contents: false,
             repaired: 0,
             compared: BTreeMap::new(),
             copied: BTreeMap::new(),
@@ -370,6 +374,9 @@ impl FakeReplica {
             set_blocks(layer, extent, &body.blocks);
             return Ok(Bytes::new());
         }
+        if frame.payload.len() == ContentsOf::BYTES {
+            return self.digest_contents(frame, extent);
+        }
         let LayerOf(id) = LayerOf::decode(&frame.payload).unwrap();
         if let Some(error) = self.failing {
             return Err((error, frame.header.offset));
@@ -414,9 +421,7 @@ impl FakeReplica {
         }
         *self.compared.entry((id, header_chunk(frame))).or_default() += 1;
         // FNV-1a: differs where the data does, as far as a test needs it.
-        let hash = data.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-        });
+        let hash = fnv(FNV_BASIS, &data);
         let mut digest = [0u8; 32];
         digest[..8].copy_from_slice(&hash.to_le_bytes());
         Ok(ChunkDigest {
@@ -425,6 +430,33 @@ impl FakeReplica {
             data: digest,
         }
         .encode())
+    }
+
+    fn digest_contents(&self, frame: &Frame, extent: Extent) -> Result<Bytes, (ErrorCode, u64)> {
+        if self.knows_no_contents {
+            return Err((ErrorCode::Malformed, 0));
+        }
+        let ContentsOf(id) = ContentsOf::decode(&frame.payload).unwrap();
+        let layer = self.store.layers.get(&id);
+        let base = layer.ok_or((ErrorCode::NoSuchLayer, 0))?.parent;
+        let mut digest = ContentsDigest {
+            base,
+            blocks: 0,
+            data: [0; 32],
+        };
+        let mut hash = FNV_BASIS;
+        for block in extent.blocks() {
+            if self.bad.contains(&block.raw()) {
+                return Err((ErrorCode::Checksum, block.offset()));
+            }
+            let above = self.store.read_at(Some(id), block.extent());
+            if above != self.store.read_at(base, block.extent()) {
+                hash = fnv(fnv(hash, &block.raw().to_le_bytes()), &above);
+                digest.blocks += 1;
+            }
+        }
+        digest.data[..8].copy_from_slice(&hash.to_le_bytes());
+        Ok(digest.encode())
     }
 
     fn read_checked(&self, extent: Extent) -> Result<Bytes, (ErrorCode, u64)> {
@@ -464,6 +496,14 @@ impl FakeReplica {
             self.bad.retain(|bad| *bad != number.raw());
         }
     }
+}
+
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn fnv(hash: u64, data: &[u8]) -> u64 {
+    data.iter().fold(hash, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 fn header_chunk(frame: &Frame) -> u64 {
@@ -507,9 +547,14 @@ impl Store {
 
     /// What the volume reads as.
     pub(super) fn read(&self, extent: Extent) -> Bytes {
+        self.read_at(Some(self.head), extent)
+    }
+
+    /// The same at a layer; without one it reads as zeros.
+    fn read_at(&self, top: Option<LayerId>, extent: Extent) -> Bytes {
         let mut out = BytesMut::with_capacity(usize::try_from(extent.length()).unwrap());
         for number in extent.blocks() {
-            let mut at = Some(self.head);
+            let mut at = top;
             let mut found: Block = None;
             while let Some(layer) = at.and_then(|id| self.layers.get(&id)) {
                 if let Some(block) = layer.blocks.get(&number.raw()) {

@@ -122,6 +122,7 @@ pub(super) fn orders(in_sync: u128, rebuilding: u128) -> Orders {
         replicas: members.collect(),
         credential: Credential::from_bytes([1; 32]),
         tasks: Vec::new(),
+        comparison: 0,
     }
 }
 
@@ -444,6 +445,7 @@ impl World {
     /// The engine dies and the next one begins.
     pub(super) fn restart_engine(&mut self, in_order: bool) {
         self.trace.push(format!("{:?} engine restarts", self.now));
+        self.check_comparison();
         for connection in std::mem::take(&mut self.connections).into_values() {
             let Some(replica) = self.replicas.get_mut(&connection.replica) else {
                 continue;
@@ -565,6 +567,13 @@ impl World {
                 self.told()
             );
         }
+    }
+
+    /// No comparison has found a difference.
+    pub(super) fn check_comparison(&self) {
+        let told = self.mirror.status().comparison;
+        let differing = told.map_or(0, |told| told.differing_chunks);
+        assert_eq!(differing, 0, "the replicas differed\n{}", self.told());
     }
 
     /// Lets time pass until the engine wants to be woken, or for this long.

@@ -84,6 +84,7 @@ pub(in crate::api) fn volume(
         rebuild_bytes_per_second: volume.rebuild_bytes_per_second,
         chap_user: chap.map(|chap| chap.user.clone()).unwrap_or_default(),
         chap_mutual_user: mutual.map(|(user, _)| user.clone()).unwrap_or_default(),
+        comparison: teller.comparison(),
         repaired_blocks: volume.repaired_blocks,
         source_snapshot_id: volume
             .origin
@@ -279,6 +280,17 @@ impl Teller<'_> {
         parts.join("; ")
     }
 
+    /// The comparison under way, or the last one.
+    fn comparison(&self) -> Option<rpc::ComparisonProgress> {
+        let engine = engine(self.observed, self.now, self.volume);
+        let said = engine.and_then(|engine| engine.comparison.as_ref());
+        let wanted = self.volume.comparison.wanted();
+        let under_way = said.filter(|said| !said.finished && Some(said.request) == wanted);
+        under_way
+            .and_then(|said| said.progress)
+            .or_else(|| self.volume.comparison.told())
+    }
+
     /// Why the volume is not as wanted; empty when it is.
     fn message(&self) -> String {
         let mut parts: Vec<String> = self.phase_message().into_iter().collect();
@@ -292,6 +304,13 @@ impl Teller<'_> {
         if live < wanted as usize {
             parts.push(format!(
                 "{wanted} replicas are wanted, and {live} placed: the next needs a node with room"
+            ));
+        }
+        let undecided = self.volume.comparison.undecided_chunks;
+        if undecided > 0 {
+            parts.push(format!(
+                "{undecided} chunks of 2 MiB read differently at its replicas, and nobody can say \
+                 which are right: see \"Replicas that differ\" in docs/operating.md"
             ));
         }
         let waiting = self.volume.tasks.len();

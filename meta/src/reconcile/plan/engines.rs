@@ -72,7 +72,9 @@ impl View<'_> {
     /// Whether a detached volume has something to do that only an engine can.
     fn needs_worker(self, volume: &Volume) -> bool {
         let settled = self.removal_settled(volume);
+        let compares = volume.comparison.wanted().is_some() && volume.is_comparable();
         !volume.tasks.is_empty()
+            || compares
             || volume.replicas.iter().any(|(id, one)| match one.mode {
                 ReplicaMode::Rebuilding => true,
                 ReplicaMode::OutOfSync => {

@@ -1,21 +1,54 @@
-//! What scrubs and reads found. Scrubs are begun by each blockd for its own replicas, or asked for.
+//! What scrubs, reads and comparisons found. Scrubs are begun by each blockd for its own replicas, or
+//! asked for; comparisons of the replicas with each other are made by the volume's engine.
 
 use ankole_proto::rpc::v1::log_command::Command;
-use ankole_proto::rpc::v1::{RecordDamagesCommand, RecordRepairsCommand};
+use ankole_proto::rpc::v1::{
+    OrderComparisonCommand, RecordComparisonCommand, RecordDamagesCommand, RecordRepairsCommand,
+};
 use ankole_proto::{Epoch, ReplicaId};
 
 use super::{Commands, View};
 use crate::reconcile::Sight;
-use crate::state::{DAMAGES_MAX, Replica, ReplicaMode, Volume, record};
+use crate::state::{DAMAGES_MAX, Phase, Replica, ReplicaMode, Volume, record};
+
+/// From the end of a comparison to the next one, of a volume that is attached.
+const COMPARISON_PERIOD_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 impl View<'_> {
     pub(super) fn medium(self, commands: &mut Commands) {
         for volume in self.state.volumes().values() {
+            commands.extend(self.comparison(volume));
             for (id, replica) in volume.live() {
                 commands.extend(self.damages(volume, id, replica));
                 commands.extend(self.repairs(volume, id, replica));
             }
         }
+    }
+
+    /// The next comparison, when the last is long ago; or what the one that was wanted has found.
+    fn comparison(self, volume: &Volume) -> Option<Command> {
+        let volume_id = volume.id.to_string();
+        let comparison = &volume.comparison;
+        let Some(wanted) = comparison.wanted() else {
+            let last = comparison.finished_at_ms.max(volume.created_at_ms);
+            let is_due = self.now.wall_ms.saturating_sub(last) >= COMPARISON_PERIOD_MS;
+            let is_attached = matches!(volume.phase, Phase::Attached(_));
+            let request = comparison.request + 1;
+            return (is_due && is_attached && volume.is_comparable())
+                .then_some(OrderComparisonCommand { volume_id, request })
+                .map(Command::OrderComparison);
+        };
+        let engine = &self.observed.engines.get(&volume.id)?.said;
+        let made = engine.comparison.as_ref()?;
+        let is_it = engine.epoch == volume.epoch && made.finished && made.request == wanted;
+        (is_it && volume.engine_node().is_some()).then(|| {
+            Command::RecordComparison(RecordComparisonCommand {
+                volume_id,
+                epoch: volume.epoch.raw(),
+                request: wanted,
+                found: made.progress,
+            })
+        })
     }
 
     /// What a replica's blockd has found, when that is not what is on record. Of one that is out of

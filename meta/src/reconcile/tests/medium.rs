@@ -130,3 +130,88 @@ fn a_scrub_is_ordered_when_somebody_asks_and_never_by_the_managers_themselves() 
     }));
     assert_eq!(ordered(&leader), 1);
 }
+
+fn compare_report(request: u64, finished: bool, differing_chunks: u64) -> rpc::EngineReport {
+    rpc::EngineReport {
+        volume_id: VolumeId::from_bits(1).to_string(),
+        epoch: 1,
+        node: "n1".into(),
+        comparison: Some(rpc::ComparisonReport {
+            request,
+            finished,
+            progress: Some(rpc::ComparisonProgress {
+                total_bytes: 1 << 30,
+                differing_chunks,
+                ..Default::default()
+            }),
+        }),
+        ..Default::default()
+    }
+}
+
+fn comparison_ordered(leader: &Leader) -> u64 {
+    engine_orders(&leader.state, leader.volume()).comparison_request
+}
+
+#[test]
+fn replicas_are_compared_every_week_and_when_somebody_asks() {
+    let mut leader = Leader::with_attached();
+    leader.settle();
+    assert_eq!(comparison_ordered(&leader), 0);
+    leader.ms += 7 * 24 * 60 * 60 * 1000;
+    leader.report();
+    leader.agent("n1", &[1]);
+    leader.engine_says(compare_report(0, false, 0));
+    let commands = leader.settle();
+    assert!(matches!(&commands[..], [Command::OrderComparison(_)]));
+    assert_eq!(comparison_ordered(&leader), 1);
+    for (report, recorded) in [
+        (compare_report(1, false, 0), 0),
+        (compare_report(1, true, 2), 1),
+        (compare_report(1, true, 2), 0),
+    ] {
+        leader.engine_says(report);
+        assert_eq!(leader.settle().len(), recorded);
+    }
+    assert_eq!(comparison_ordered(&leader), 0, "it is made");
+    let made = leader.volume().comparison;
+    assert_eq!((made.made, made.differing_chunks), (1, 2));
+    leader.act(Command::ScrubVolume(rpc::ScrubVolumeCommand {
+        volume_id: VolumeId::from_bits(1).to_string(),
+        ..Default::default()
+    }));
+    assert_eq!(comparison_ordered(&leader), 2);
+    // What an engine of another epoch says, or of an earlier comparison, is not it.
+    let stale = rpc::EngineReport {
+        epoch: 0,
+        ..compare_report(2, true, 0)
+    };
+    for report in [compare_report(1, true, 2), stale] {
+        leader.engine_says(report);
+        assert_eq!(leader.settle(), vec![]);
+    }
+    leader.engine_says(compare_report(2, true, 0));
+    leader.settle();
+    let events = leader.state.events();
+    let kinds: Vec<_> = events
+        .after(0)
+        .map(|(_, event)| event.kind.clone())
+        .collect();
+    for kind in ["ReplicasDiffered", "ReplicasCompared"] {
+        let count = kinds.iter().filter(|one| *one == kind).count();
+        assert_eq!(count, 1, "{kind} in {kinds:?}");
+    }
+}
+
+#[test]
+fn a_detached_volume_gets_an_engine_for_a_comparison_that_was_asked_for() {
+    let mut leader = Leader::with_volume();
+    leader.agent("n1", &[]);
+    leader.settle();
+    leader.act(Command::ScrubVolume(rpc::ScrubVolumeCommand {
+        volume_id: VolumeId::from_bits(1).to_string(),
+        ..Default::default()
+    }));
+    let commands = leader.settle();
+    assert!(matches!(&commands[..], [Command::StartWorker(_)]));
+}

@@ -108,6 +108,8 @@ impl Apply<'_> {
             Command::RemoveReplica(command) => self.remove_replica(command),
             Command::RecordDamages(command) => self.record_damages(command),
             Command::RecordRepairs(command) => self.record_repairs(command),
+            Command::OrderComparison(command) => self.order_comparison(command),
+            Command::RecordComparison(command) => self.record_comparison(command),
             Command::RecordReservations(command) => self.record_reservations(command),
             Command::CreateSnapshotGroup(command) => self.create_snapshot_group(command),
             Command::HoldSnapshotGroup(command) => self.hold_snapshot_group(command),

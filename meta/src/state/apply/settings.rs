@@ -102,12 +102,16 @@ impl Apply<'_> {
         }
         volume.scrub.request += 1;
         volume.scrub.asked_at_ms = self.at_ms;
+        volume.comparison.request += 1;
         let why = if c.periodic {
             "the last one was long ago"
         } else {
             "somebody asked for it"
         };
-        let message = format!("every replica is to compare its blocks with their checksums: {why}");
+        let message = format!(
+            "every replica is to compare its blocks with their checksums, and then with the other \
+             replicas: {why}"
+        );
         self.volume_event(Severity::Info, "ScrubOrdered", &volume.name, message);
         Ok(self.put(volume))
     }

@@ -11,8 +11,8 @@ use super::{Apply, answer, parse};
 use crate::state::changes::Key;
 use crate::state::record::write_cache_from;
 use crate::state::{
-    Chap, Phase, PhaseKind, REPLICAS_MAX, Refusal, Replica, ReplicaMode, Scrub, Severity, State,
-    Volume, Wear,
+    Chap, Comparison, Phase, PhaseKind, REPLICAS_MAX, Refusal, Replica, ReplicaMode, Scrub,
+    Severity, State, Volume, Wear,
 };
 
 impl Apply<'_> {
@@ -81,6 +81,7 @@ impl Apply<'_> {
             rebuild_bytes_per_second: c.rebuild_bytes_per_second,
             chap,
             scrub: Scrub::default(),
+            comparison: Comparison::default(),
             repaired_blocks: 0,
             origin,
         }))

@@ -1,11 +1,14 @@
-//! Damaged and repaired blocks.
+//! Damaged and repaired blocks, and replicas that differ.
 
-use ankole_proto::rpc::v1::{LogAnswer, RecordDamagesCommand, RecordRepairsCommand};
+use ankole_proto::rpc::v1::{
+    LogAnswer, OrderComparisonCommand, RecordComparisonCommand, RecordDamagesCommand,
+    RecordRepairsCommand,
+};
 use ankole_proto::{Epoch, ReplicaId};
 
 use super::{Apply, answer, parse};
 use crate::state::record::damages_from;
-use crate::state::{PhaseKind, Refusal, ReplicaMode, Severity};
+use crate::state::{Comparison, PhaseKind, Refusal, ReplicaMode, Severity};
 
 impl Apply<'_> {
     pub(super) fn record_damages(
@@ -62,6 +65,70 @@ impl Apply<'_> {
         volume.repaired_blocks = volume.repaired_blocks.saturating_add(more);
         let message = format!("{more} bad blocks of the replica on {node} were rewritten");
         self.volume_event(Severity::Warning, "BlocksRepaired", &volume.name, message);
+        Ok(self.put(volume))
+    }
+
+    /// The next comparison is due; one that was ordered before comes first.
+    pub(super) fn order_comparison(
+        &mut self,
+        c: &OrderComparisonCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume(&c.volume_id)?;
+        if volume.comparison.wanted().is_some() || c.request != volume.comparison.request + 1 {
+            return Ok(answer(&volume));
+        }
+        volume.comparison.request = c.request;
+        Ok(self.put(volume))
+    }
+
+    pub(super) fn record_comparison(
+        &mut self,
+        c: &RecordComparisonCommand,
+    ) -> Result<LogAnswer, Refusal> {
+        let mut volume = self.volume_of_engine(&c.volume_id, c.epoch)?;
+        if volume.comparison.wanted() != Some(c.request) {
+            return Ok(answer(&volume));
+        }
+        let found = c.found.unwrap_or_default();
+        volume.comparison = Comparison {
+            request: c.request,
+            made: c.request,
+            finished_at_ms: self.at_ms,
+            total_bytes: found.total_bytes,
+            differing_chunks: found.differing_chunks,
+            undecided_chunks: found.undecided_chunks,
+            skipped_chunks: found.skipped_chunks,
+        };
+        let (differing, undecided) = (found.differing_chunks, found.undecided_chunks);
+        let (severity, kind, message) = match (differing, undecided) {
+            (0, _) => (
+                Severity::Info,
+                "ReplicasCompared",
+                "its replicas read the same".to_owned(),
+            ),
+            (_, 0) => (
+                Severity::Warning,
+                "ReplicasDiffered",
+                format!(
+                    "{differing} chunks of its replicas read differently: the ones that most \
+                     replicas agreed on are kept, the other replicas are made equal"
+                ),
+            ),
+            _ => (
+                Severity::Error,
+                "ReplicasDiffer",
+                format!(
+                    "{undecided} chunks of its replicas read differently, and nobody can say which \
+                     are right"
+                ),
+            ),
+        };
+        let skipped = match found.skipped_chunks {
+            0 => String::new(),
+            count => format!("; {count} chunks could not be compared"),
+        };
+        let message = format!("{message}{skipped}");
+        self.volume_event(severity, kind, &volume.name, message);
         Ok(self.put(volume))
     }
 }

@@ -9,9 +9,9 @@ use ankole_proto::{Credential, Epoch, LayerId, NodeName, ReplicaId, VolumeSize};
 
 use crate::state::request::Remembered;
 use crate::state::{
-    Chap, CloneOrigin, Damage, DiskOnRecord, Doomed, Event, GroupMember, GroupStage, NodeOnRecord,
-    Phase, Replica, ReplicaMode, Reservations, Scrub, Severity, Snapshot, SnapshotGroup,
-    SnapshotState, State, Task, TaskKind, Volume, Wear, Worker, WriteCache,
+    Chap, CloneOrigin, Comparison, Damage, DiskOnRecord, Doomed, Event, GroupMember, GroupStage,
+    NodeOnRecord, Phase, Replica, ReplicaMode, Reservations, Scrub, Severity, Snapshot,
+    SnapshotGroup, SnapshotState, State, Task, TaskKind, Volume, Wear, Worker, WriteCache,
 };
 
 fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
@@ -104,9 +104,23 @@ pub(super) fn volume(record: &rpc::VolumeRecord) -> Result<Volume, String> {
             request: record.scrub_request,
             asked_at_ms: record.scrub_asked_at_ms,
         },
+        comparison: comparison(record),
         repaired_blocks: record.repaired_blocks,
         origin: origin(record)?,
     })
+}
+
+fn comparison(record: &rpc::VolumeRecord) -> Comparison {
+    let found = record.compared.unwrap_or_default();
+    Comparison {
+        request: record.comparison_request,
+        made: record.compared_request,
+        finished_at_ms: found.finished_at_ms,
+        total_bytes: found.total_bytes,
+        differing_chunks: found.differing_chunks,
+        undecided_chunks: found.undecided_chunks,
+        skipped_chunks: found.skipped_chunks,
+    }
 }
 
 fn origin(record: &rpc::VolumeRecord) -> Result<Option<CloneOrigin>, String> {

@@ -1,0 +1,199 @@
+//! In-sync replicas are compared with each other, and one that differs is made equal.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::event::Event;
+use super::super::status::ComparisonStatus;
+use super::rules::{AWAY, outcome, serving, settle};
+use super::world::{World, layer, replica_id};
+use crate::volume::Outcome;
+
+/// Sealed layers below the head; each has a block of its own in both of its chunks.
+const SEALED: u64 = 3;
+
+fn layered(in_sync: u128) -> World {
+    let mut world = serving(in_sync);
+    for number in 0..=SEALED {
+        for block in [number, 512 + number] {
+            let id = world.write(block, 1, false);
+            outcome(&mut world, id);
+        }
+        if number < SEALED {
+            world.add_task(None);
+            let sealed = usize::try_from(number).unwrap() + 1;
+            world.run_until("a seal", |world| world.tasks_done.len() == sealed);
+        }
+    }
+    world
+}
+
+fn order(world: &mut World) {
+    world.orders.comparison += 1;
+    world.publish();
+}
+
+fn is_finished(world: &World) -> bool {
+    let told = world.mirror.status().comparison;
+    told.is_some_and(|told| told.is_finished && told.request == world.orders.comparison)
+}
+
+fn compared(world: &mut World) -> ComparisonStatus {
+    order(world);
+    world.run_until("the end of the comparison", is_finished);
+    let told = world.mirror.status().comparison.unwrap();
+    assert_eq!(told.done_bytes, told.total_bytes);
+    told
+}
+
+fn found(told: ComparisonStatus) -> (u64, u64, u64) {
+    (
+        told.differing_chunks,
+        told.undecided_chunks,
+        told.skipped_chunks,
+    )
+}
+
+/// Has a replica hold another block there.
+fn spoil(world: &mut World, replica: u128, of: u64, block: u64) {
+    let store = &mut world.replicas.get_mut(&replica_id(replica)).unwrap().store;
+    let layer = store.layers.get_mut(&layer(of)).unwrap();
+    layer
+        .blocks
+        .insert(block, Some(Bytes::from(vec![0xee; 4096])));
+}
+
+#[test]
+fn equal_replicas_are_found_equal_also_under_load() {
+    let mut world = layered(3);
+    assert_eq!(found(compared(&mut world)), (0, 0, 0));
+    order(&mut world);
+    for number in 0.. {
+        if world.history.in_flight() < 6 {
+            world.write(number % 8, 1, false);
+        }
+        world.deliver();
+        world.pass(Duration::from_millis(1));
+        if is_finished(&world) {
+            if world.orders.comparison == 6 {
+                break;
+            }
+            order(&mut world);
+        }
+    }
+    world.run_until("the end of the comparison", is_finished);
+    let told = world.mirror.status().comparison.unwrap();
+    assert_eq!(found(told), (0, 0, 0));
+    assert_eq!(told.request, 6);
+    assert_eq!(world.losses, 0);
+}
+
+#[test]
+fn how_a_replica_holds_what_reads_the_same_is_no_difference() {
+    let mut world = layered(2);
+    let head = world.orders.head;
+    let store = &mut world.replicas.get_mut(&replica_id(2)).unwrap().store;
+    let below = store.layers[&layer(1)].blocks[&0].clone();
+    let blocks = &mut store.layers.get_mut(&head).unwrap().blocks;
+    blocks.insert(0, below);
+    blocks.insert(6, None);
+    blocks.insert(7, Some(Bytes::from(vec![0; 4096])));
+    assert_eq!(found(compared(&mut world)), (0, 0, 0));
+}
+
+#[test]
+fn a_replica_that_lost_a_write_is_made_equal_to_the_majority() {
+    let head = SEALED + 1;
+    for (of, block) in [(1, 0), (2, 513), (head, SEALED), (head, 7), (head, 515)] {
+        let mut world = layered(3);
+        spoil(&mut world, 2, of, block);
+        let told = compared(&mut world);
+        assert_eq!(found(told), (1, 0, 0), "layer {of} block {block}");
+        world.run_until("the rebuild", |world| world.promotions == 1);
+        assert_eq!(world.losses, 1);
+        world.check_equal("after the rebuild");
+        assert_eq!(found(compared(&mut world)), (0, 0, 0));
+    }
+}
+
+#[test]
+fn without_a_majority_nothing_is_done_and_it_is_told() {
+    let mut world = layered(2);
+    spoil(&mut world, 1, SEALED + 1, 5);
+    spoil(&mut world, 2, 2, 514);
+    assert_eq!(found(compared(&mut world)), (2, 2, 0));
+    let mut three = layered(3);
+    for (replica, block) in [(1, 4), (2, 5)] {
+        spoil(&mut three, replica, SEALED + 1, block);
+    }
+    assert_eq!(found(compared(&mut three)), (1, 1, 0), "three contents");
+    for world in [world, three] {
+        assert_eq!(world.losses, 0);
+    }
+}
+
+#[test]
+fn a_write_goes_on_beside_the_comparison_of_its_chunk() {
+    let mut world = layered(3);
+    // One replica never answers: the range stays locked until it is given up.
+    order(&mut world);
+    world.down.insert(replica_id(3), world.now + AWAY);
+    let id = world.write(1, 1, false);
+    assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+    world.down.clear();
+    world.run_until("the end of the comparison", is_finished);
+    let told = world.mirror.status().comparison.unwrap();
+    assert_eq!(found(told), (0, 0, 0));
+}
+
+#[test]
+fn a_bad_block_is_repaired_and_then_compared() {
+    let mut world = layered(3);
+    let block = SEALED;
+    let bad = &mut world.replicas.get_mut(&replica_id(2)).unwrap().bad;
+    bad.push(block);
+    assert_eq!(found(compared(&mut world)), (0, 0, 0));
+    assert_eq!(world.replicas[&replica_id(2)].repaired, 1);
+    assert_eq!(world.losses, 0);
+}
+
+#[test]
+fn one_replica_alone_is_compared_when_there_is_another() {
+    let mut world = World::new(3, 1, 1);
+    let id = replica_id(2);
+    world.down.insert(id, world.now + AWAY);
+    world.feed(Event::Tick);
+    world.run_until("Serve", |world| world.serving);
+    order(&mut world);
+    settle(&mut world, Duration::from_secs(120));
+    assert!(!is_finished(&world));
+    world.down.clear();
+    world.run_until("the end of the comparison", is_finished);
+    assert_eq!(world.in_sync().len(), 2);
+    let told = world.mirror.status().comparison.unwrap();
+    assert_eq!(found(told), (0, 0, 0));
+}
+
+#[test]
+fn an_older_blockd_is_left_in_peace() {
+    let mut world = layered(3);
+    let old = &mut world.replicas.get_mut(&replica_id(2)).unwrap();
+    old.knows_no_contents = true;
+    let told = compared(&mut world);
+    assert_eq!(found(told), (0, 0, 2 * (SEALED + 1)));
+    assert_eq!(world.losses, 0);
+}
+
+#[test]
+fn an_engine_that_stops_in_the_middle_closes_in_order() {
+    let mut world = layered(3);
+    order(&mut world);
+    for _ in 0..4 {
+        world.deliver();
+    }
+    world.feed(Event::Stop);
+    world.run_until("the end", |world| world.stopped.is_some());
+    let stopped = format!("{:?}", world.stopped);
+    assert_eq!(stopped, "Some(Closed)");
+}
