@@ -8,7 +8,7 @@
 //! replicas equal), or as zeros what another holds as a hole.
 
 use ankole_proto::wire::rebuild::ContentsDigest;
-use ankole_proto::{BlockNumber, ChunkNumber, Epoch, LayerId};
+use ankole_proto::{BLOCK_BYTES, BlockNumber, ChunkNumber, Epoch, LayerId};
 
 use super::read::as_index;
 use super::refusal::{BlockError, LayerError, Medium};
@@ -26,23 +26,82 @@ struct Pair {
     below: Source,
 }
 
+/// A digest in the making: of a chunk part by part, so that others may have the replica in between.
+#[derive(Debug)]
+pub struct ContentsHasher {
+    layer: LayerId,
+    chunk: ChunkNumber,
+    /// The first block that is not taken in.
+    next: u64,
+    hash: blake3::Hasher,
+    blocks: u64,
+    /// Of the part before; the next one must have the same.
+    base: Option<Option<LayerId>>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hashed {
+    /// There is more of the chunk.
+    Part,
+    /// The whole chunk.
+    All(ContentsDigest),
+}
+
+impl ContentsHasher {
+    /// Of a chunk at a layer.
+    pub fn new(layer: LayerId, chunk: ChunkNumber) -> Self {
+        Self {
+            layer,
+            chunk,
+            next: chunk.first_block().raw(),
+            hash: blake3::Hasher::new(),
+            blocks: 0,
+            base: None,
+        }
+    }
+}
+
 impl<D: Disk> Replica<D> {
     /// In what a chunk reads otherwise at a layer than at its base.
     ///
     /// # Errors
     ///
-    /// [`LayerError`]; `NoSuchLayer` also for a layer that is being removed.
+    /// As [`Self::hash_contents`].
     pub fn digest_contents(
         &mut self,
         epoch: Epoch,
         layer: LayerId,
         chunk: ChunkNumber,
     ) -> Result<ContentsDigest, LayerError> {
+        let mut hasher = ContentsHasher::new(layer, chunk);
+        loop {
+            if let Hashed::All(digest) = self.hash_contents(epoch, &mut hasher, u64::MAX)? {
+                return Ok(digest);
+            }
+        }
+    }
+
+    /// Takes in the next blocks of the chunk. What is written to it meanwhile is the caller's to
+    /// prevent; merges may go on.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerError`]; `NoSuchLayer` also for a layer that is being removed, and when the base has
+    /// come to be removed since the part before.
+    pub fn hash_contents(
+        &mut self,
+        epoch: Epoch,
+        hasher: &mut ContentsHasher,
+        blocks_max: u64,
+    ) -> Result<Hashed, LayerError> {
         self.admit(epoch)?;
         if self.state == State::Rebuilding {
             return Err(LayerError::Rebuilding);
         }
-        if chunk.extent_in(self.size).is_empty() {
+        let (layer, chunk) = (hasher.layer, hasher.chunk);
+        let whole = chunk.extent_in(self.size);
+        if whole.is_empty() {
             return Err(LayerError::OutOfRange);
         }
         if !self.tree.contains(layer) || self.is_being_removed(layer) {
@@ -53,25 +112,33 @@ impl<D: Disk> Replica<D> {
         let end = chain.iter().position(at_base).unwrap_or(chain.len());
         let (own, below) = chain.split_at(end);
         let base = below.first().copied();
-        let mut hash = blake3::Hasher::new();
-        let mut blocks = 0;
-        for pair in self.pairs(chunk, own, below)? {
+        if *hasher.base.get_or_insert(base) != base {
+            return Err(LayerError::NoSuchLayer(layer));
+        }
+        let last = whole.end() / BLOCK_BYTES;
+        let part_end = hasher.next.saturating_add(blocks_max).min(last);
+        let part: Vec<BlockNumber> = (hasher.next..part_end).map(BlockNumber::from_raw).collect();
+        for pair in self.pairs(chunk, &part, own, below)? {
             let above = self.read_from(pair.above, pair.run)?;
             let beneath = self.read_from(pair.below, pair.run)?;
             let both = above.chunks_exact(BLOCK).zip(beneath.chunks_exact(BLOCK));
             for (block, (above, beneath)) in pair.run.blocks().zip(both) {
                 if above != beneath {
-                    hash.update(&block.raw().to_le_bytes());
-                    hash.update(above);
-                    blocks += 1;
+                    hasher.hash.update(&block.raw().to_le_bytes());
+                    hasher.hash.update(above);
+                    hasher.blocks += 1;
                 }
             }
         }
-        Ok(ContentsDigest {
+        hasher.next = part_end;
+        if part_end < last {
+            return Ok(Hashed::Part);
+        }
+        Ok(Hashed::All(ContentsDigest {
             base,
-            blocks,
-            data: *hash.finalize().as_bytes(),
-        })
+            blocks: hasher.blocks,
+            data: *hasher.hash.finalize().as_bytes(),
+        }))
     }
 
     /// Whether a layer's snapshot is deleted, and its blocks are on their way to the next newer one.
@@ -81,16 +148,16 @@ impl<D: Disk> Replica<D> {
             .is_some_and(|layer| layer.removing)
     }
 
-    /// The blocks of a chunk that the layers of `own` decide, with where they read from there and
+    /// Those of these blocks of a chunk that the layers of `own` decide, with where they read from there and
     /// where from the layers below.
     fn pairs(
         &mut self,
         chunk: ChunkNumber,
+        blocks: &[BlockNumber],
         own: &[LayerId],
         below: &[LayerId],
     ) -> Result<Vec<Pair>, Medium> {
-        let all: Vec<BlockNumber> = chunk.extent_in(self.size).blocks().collect();
-        let above = self.sources(chunk, own, &all)?;
+        let above = self.sources(chunk, own, blocks)?;
         let decided: Vec<BlockNumber> = above.iter().map(|(block, _)| *block).collect();
         let beneath = self.sources(chunk, below, &decided)?;
         let mut beneath = beneath.into_iter().peekable();

@@ -54,6 +54,7 @@ mod write;
 
 pub use chunk_cache::CacheBudget;
 pub use clone::{CloneError, CloneSpec};
+pub use contents::{ContentsHasher, Hashed};
 pub use create::{CreateError, ReplicaSpec, create, destroy};
 pub use damages::{Damage, News};
 #[cfg(test)]

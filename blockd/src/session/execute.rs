@@ -13,8 +13,11 @@ use super::disk_threads::DiskThreads;
 use super::link::{Answer, Denial, Link};
 use super::request::{Durability, Request, TreeRequest};
 use crate::replica::refusal::Refusal;
-use crate::replica::{LayerError, Mutation, TreeError};
+use crate::replica::{ContentsHasher, Hashed, LayerError, Mutation, TreeError};
 use crate::store::{ConnectionId, CopyWaiter, FlushWaiter, Joined, Occupant, Slot, Store};
+
+/// What a comparison reads of a chunk at once, with the replica held: 256 KiB, and as much below.
+const DIGEST_BLOCKS: u64 = 64;
 
 /// A connection's hold on the replica that it has opened.
 #[derive(Debug, Clone)]
@@ -103,7 +106,8 @@ pub(super) fn execute(
         Request::Read(extent) => return tenant.read(extent, mutation.watermark).map(Some),
         Request::Digest(layer, chunk) => return tenant.digest(layer, chunk).map(Some),
         Request::DigestContents(layer, chunk) => {
-            return tenant.digest_contents(layer, chunk).map(Some);
+            digest_contents(tenant, link, disk_threads, *header, (layer, chunk));
+            return Ok(None);
         }
         Request::ReadLayer(layer, extent) => return tenant.read_layer(layer, extent).map(Some),
         Request::WriteLayer(extent, body) => {
@@ -201,8 +205,16 @@ impl Tenant {
     }
 
     fn digest_contents(&self, layer: LayerId, chunk: ChunkNumber) -> Result<Bytes, Denial> {
-        let digest = self.enter()?.digest_contents(self.epoch(), layer, chunk);
-        Ok(digest.map_err(|error| self.deny(&error))?.encode())
+        let mut hasher = ContentsHasher::new(layer, chunk);
+        loop {
+            let mut replica = self.enter()?;
+            let hashed = replica.hash_contents(self.epoch(), &mut hasher, DIGEST_BLOCKS);
+            // I/O that waits for the replica comes next.
+            parking_lot::MutexGuard::unlock_fair(replica);
+            if let Hashed::All(digest) = hashed.map_err(|error| self.deny(&error))? {
+                return Ok(digest.encode());
+            }
+        }
     }
 
     fn write_layer(&self, extent: Extent, body: &WriteLayer) -> Result<(), Denial> {
@@ -262,6 +274,24 @@ fn sync(tenant: &Tenant, link: &Arc<Link>, disk_threads: &DiskThreads, header: H
         let slot = Arc::clone(&tenant.slot);
         disk_threads.run(Box::new(move || slot.sync_all()));
     }
+}
+
+/// Has a disk thread read a chunk for a comparison, while the connection goes on.
+fn digest_contents(
+    tenant: &Tenant,
+    link: &Arc<Link>,
+    disk_threads: &DiskThreads,
+    header: Header,
+    (layer, chunk): (LayerId, ChunkNumber),
+) {
+    let deferred = link.defer(header);
+    let tenant = tenant.clone();
+    disk_threads.run(Box::new(move || {
+        deferred.answer(match tenant.digest_contents(layer, chunk) {
+            Ok(payload) => Answer::Done(payload),
+            Err(denial) => Answer::Refused(denial),
+        });
+    }));
 }
 
 /// Has a disk thread sync what a rebuild has made equal, and note it.

@@ -41,6 +41,8 @@ impl ComparisonView {
     pub(crate) fn line(&self) -> String {
         let mut found = match (self.differing_chunks, self.undecided_chunks) {
             (0, _) => "no difference".to_owned(),
+            (1, 0) => "1 chunk differed".to_owned(),
+            (1, _) => "1 chunk differed, without a majority".to_owned(),
             (differing, 0) => format!("{differing} chunks differed"),
             (differing, undecided) => {
                 format!("{differing} chunks differed, {undecided} of them without a majority")

@@ -9,7 +9,7 @@ use super::support::{BLOCK, Rig, cases, directory, layer};
 use crate::disk::sim::SimDisk;
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{Part, file_path};
-use crate::replica::LayerError;
+use crate::replica::{ContentsHasher, Hashed, LayerError};
 
 const CHUNK_BLOCKS: u64 = 512;
 /// Two chunks and a short third.
@@ -86,6 +86,45 @@ fn three_layers() -> (SimDisk, Rig<SimDisk>) {
         rig.seal(number + 2).unwrap();
     }
     (disk, rig)
+}
+
+#[test]
+fn a_chunk_may_be_taken_in_part_by_part_while_merges_go_on() {
+    let (_, mut rig) = Rig::new(BLOCKS);
+    for number in 0..6 {
+        for block in [number, 100 * number, 511 - number] {
+            rig.write(block * BLOCK, &[u8::try_from(number).unwrap() + 1; 4096])
+                .unwrap();
+        }
+        rig.seal(number + 2).unwrap();
+    }
+    for gone in [2, 3, 4] {
+        rig.replica.remove_layer(layer(gone)).unwrap();
+    }
+    let whole = digest(&mut rig, 5, 0).unwrap();
+    assert_eq!(whole.base, Some(layer(1)));
+    let mut hasher = ContentsHasher::new(layer(5), ChunkNumber::from_raw(0));
+    let mut parts = 0;
+    let digest = loop {
+        parts += 1;
+        match rig
+            .replica
+            .hash_contents(rig.epoch, &mut hasher, 7)
+            .unwrap()
+        {
+            Hashed::Part => drop(rig.merge_step()),
+            Hashed::All(digest) => break digest,
+        }
+    };
+    assert_eq!((digest, parts), (whole, 512_u64.div_ceil(7)));
+    assert_eq!(rig.replica.layers().len(), 4, "the merges went on");
+    // The base goes in the middle.
+    let mut hasher = ContentsHasher::new(layer(5), ChunkNumber::from_raw(0));
+    let first = rig.replica.hash_contents(rig.epoch, &mut hasher, 7);
+    assert_eq!(first.unwrap(), Hashed::Part);
+    rig.replica.remove_layer(layer(1)).unwrap();
+    let gone = rig.replica.hash_contents(rig.epoch, &mut hasher, 7);
+    assert!(matches!(gone, Err(LayerError::NoSuchLayer(_))), "{gone:?}");
 }
 
 #[test]

@@ -110,25 +110,33 @@ impl Apply<'_> {
                 Severity::Warning,
                 "ReplicasDiffered",
                 format!(
-                    "{differing} chunks of its replicas read differently: the ones that most \
-                     replicas agreed on are kept, the other replicas are made equal"
+                    "{} of its replicas read differently: what most replicas agreed on is kept, \
+                     the other replicas are made equal",
+                    chunks(differing)
                 ),
             ),
             _ => (
                 Severity::Error,
                 "ReplicasDiffer",
                 format!(
-                    "{undecided} chunks of its replicas read differently, and nobody can say which \
-                     are right"
+                    "{} of its replicas read differently, and nobody can say what is right",
+                    chunks(undecided)
                 ),
             ),
         };
         let skipped = match found.skipped_chunks {
             0 => String::new(),
-            count => format!("; {count} chunks could not be compared"),
+            count => format!("; {} could not be compared", chunks(count)),
         };
         let message = format!("{message}{skipped}");
         self.volume_event(severity, kind, &volume.name, message);
         Ok(self.put(volume))
+    }
+}
+
+fn chunks(count: u64) -> String {
+    match count {
+        1 => "1 chunk".to_owned(),
+        count => format!("{count} chunks"),
     }
 }
