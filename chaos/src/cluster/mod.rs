@@ -17,7 +17,7 @@ use driver::Driver;
 
 pub use command::{capture, run};
 pub use scratch::Scratch;
-pub use view::{Process, Replica, Snapshot, Status, Volume};
+pub use view::{Comparison, Process, Replica, Snapshot, Status, Volume};
 
 /// Between two looks at something that is waited for.
 const POLL: Duration = Duration::from_millis(100);

@@ -21,6 +21,21 @@ pub struct Volume {
     pub message: String,
     /// Where its data is.
     pub replicas: Vec<Replica>,
+    /// The comparison of its replicas under way, or the last one.
+    pub comparison: Option<Comparison>,
+}
+
+/// A comparison of a volume's replicas with each other.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Comparison {
+    /// That did not read the same everywhere.
+    pub differing_chunks: u64,
+    /// Of these without a majority.
+    pub undecided_chunks: u64,
+    /// That could not be compared.
+    pub skipped_chunks: u64,
+    /// 0: it is under way.
+    pub finished_at_ms: u64,
 }
 
 impl Volume {

@@ -247,6 +247,7 @@ mod tests {
             epoch: 1,
             message: String::new(),
             replicas: NODES.into_iter().zip(modes).map(replica).collect(),
+            comparison: None,
         }
     }
 

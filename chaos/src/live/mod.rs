@@ -15,6 +15,7 @@ mod fault;
 mod field;
 mod groups;
 mod pair;
+mod silent;
 mod small_disk;
 mod stall;
 mod strike;
@@ -119,6 +120,8 @@ fn attack(
     verdict.note("the pair's writer sees no error", pair.map(drop));
     let healthy = field.in_sync(3).and_then(|_| field.healthy());
     verdict.note("the volumes become healthy", healthy);
+    verdict.note("the replicas read the same", silent::are_alike(cluster));
+    verdict.note("a silent change is found", silent::is_found(cluster));
     let volume = cluster.volume(VOLUME)?;
     verdict.contents(&volume.url, &field.traffic.shadow());
     verdict.replicas(cluster, folder.path())?;
