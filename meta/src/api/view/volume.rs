@@ -285,6 +285,8 @@ impl Teller<'_> {
         let engine = engine(self.observed, self.now, self.volume);
         let said = engine.and_then(|engine| engine.comparison.as_ref());
         let wanted = self.volume.comparison.wanted();
+        // Without another replica there is nothing to tell of.
+        let said = said.filter(|_| self.volume.is_comparable());
         let under_way = said.filter(|said| !said.finished && Some(said.request) == wanted);
         under_way
             .and_then(|said| said.progress)

@@ -14,10 +14,24 @@ use crate::state::{DAMAGES_MAX, Phase, Replica, ReplicaMode, Volume, record};
 /// From the end of a comparison to the next one, of a volume that is attached.
 const COMPARISON_PERIOD_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
+/// How many comparisons there may be in the cluster for the managers to order the next one that is
+/// due: all read the same disks.
+const COMPARISONS_MAX: usize = 2;
+
 impl View<'_> {
     pub(super) fn medium(self, commands: &mut Commands) {
+        let volumes = self.state.volumes().values();
+        let under_way =
+            volumes.filter(|one| one.comparison.wanted().is_some() && one.is_comparable());
+        let mut turns = COMPARISONS_MAX.saturating_sub(under_way.count());
         for volume in self.state.volumes().values() {
             commands.extend(self.comparison(volume));
+            if turns > 0
+                && let Some(command) = self.due_comparison(volume)
+            {
+                commands.push(command);
+                turns -= 1;
+            }
             for (id, replica) in volume.live() {
                 commands.extend(self.damages(volume, id, replica));
                 commands.extend(self.repairs(volume, id, replica));
@@ -25,19 +39,25 @@ impl View<'_> {
         }
     }
 
-    /// The next comparison, when the last is long ago; or what the one that was wanted has found.
+    /// The next comparison, when the last is long ago.
+    fn due_comparison(self, volume: &Volume) -> Option<Command> {
+        let comparison = &volume.comparison;
+        let last = comparison.finished_at_ms.max(volume.created_at_ms);
+        let is_due = self.now.wall_ms.saturating_sub(last) >= COMPARISON_PERIOD_MS;
+        let is_attached = matches!(volume.phase, Phase::Attached(_));
+        let free = comparison.wanted().is_none() && volume.is_comparable();
+        (is_due && is_attached && free).then(|| {
+            Command::OrderComparison(OrderComparisonCommand {
+                volume_id: volume.id.to_string(),
+                request: comparison.request + 1,
+            })
+        })
+    }
+
+    /// What the comparison that was wanted has found.
     fn comparison(self, volume: &Volume) -> Option<Command> {
         let volume_id = volume.id.to_string();
-        let comparison = &volume.comparison;
-        let Some(wanted) = comparison.wanted() else {
-            let last = comparison.finished_at_ms.max(volume.created_at_ms);
-            let is_due = self.now.wall_ms.saturating_sub(last) >= COMPARISON_PERIOD_MS;
-            let is_attached = matches!(volume.phase, Phase::Attached(_));
-            let request = comparison.request + 1;
-            return (is_due && is_attached && volume.is_comparable())
-                .then_some(OrderComparisonCommand { volume_id, request })
-                .map(Command::OrderComparison);
-        };
+        let wanted = volume.comparison.wanted()?;
         let engine = &self.observed.engines.get(&volume.id)?.said;
         let made = engine.comparison.as_ref()?;
         let is_it = engine.epoch == volume.epoch && made.finished && made.request == wanted;

@@ -113,7 +113,7 @@ fn one_more_replica_is_placed_stored_and_rebuilt() {
 }
 
 /// Attached volumes 1 to 4 with in-sync replicas on n1 and n2, the first on n3 too.
-fn four_volumes() -> Leader {
+pub(super) fn four_volumes() -> Leader {
     let mut leader = Leader::with_attached();
     leader.settle();
     for volume in 2..=4_u128 {
@@ -154,7 +154,7 @@ fn four_volumes() -> Leader {
 }
 
 /// The blockds of these nodes and all engines report.
-fn report_four(leader: &mut Leader, nodes: std::ops::RangeInclusive<u128>) {
+pub(super) fn report_four(leader: &mut Leader, nodes: std::ops::RangeInclusive<u128>) {
     for node in nodes {
         let volumes = if node == 3 { 1..=1 } else { 1..=4 };
         let all = volumes.map(|layer| stored(10 * u128::from(layer) + node, &[layer]));

@@ -204,6 +204,22 @@ fn replicas_are_compared_every_week_and_when_somebody_asks() {
 }
 
 #[test]
+fn comparisons_that_are_due_at_once_take_turns() {
+    let mut leader = count::four_volumes();
+    leader.ms += 7 * 24 * 60 * 60 * 1000;
+    let ordered = |commands: &[Command]| {
+        let orders = commands
+            .iter()
+            .filter(|one| matches!(one, Command::OrderComparison(_)));
+        orders.count()
+    };
+    count::report_four(&mut leader, 1..=3);
+    assert_eq!(ordered(&leader.settle()), 2);
+    leader.engine_says(compare_report(1, true, 0));
+    assert_eq!(ordered(&leader.settle()), 1, "the next has its turn");
+}
+
+#[test]
 fn a_detached_volume_gets_an_engine_for_a_comparison_that_was_asked_for() {
     let mut leader = Leader::with_volume();
     leader.agent("n1", &[]);
