@@ -92,7 +92,7 @@ pub struct FlushPlan<D: Disk> {
     purpose: Purpose,
     number: u64,
     head: LayerId,
-    files: Vec<D::File>,
+    pub(super) files: Vec<D::File>,
     data_changes: u64,
     data_bytes: u64,
     map_changes: u64,

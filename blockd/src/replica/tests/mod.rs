@@ -15,4 +15,6 @@ mod repairing;
 mod salvaging;
 mod scrubbing;
 mod space;
+mod steps;
 mod support;
+mod world;

@@ -3,8 +3,8 @@
 use ankole_proto::wire::ErrorCode;
 
 use super::model::sectors;
-use super::operations::exported;
 use super::support::{BLOCK, Rig, directory, layer};
+use super::world::exported;
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, SimDisk};
 use crate::replica::{DataError, Medium, Progress, Refusal, State, WorkError};

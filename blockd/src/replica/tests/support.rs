@@ -226,13 +226,3 @@ impl<D: Disk> Rig<D> {
         while self.merge_step() {}
     }
 }
-
-impl<D: Disk> Rig<D> {
-    /// Finishes a merge's plan that ran, and merges all that is to be merged.
-    pub(super) fn merge_all_after(&mut self, plan: Option<crate::replica::FlushPlan<D>>) {
-        if let Some(plan) = plan {
-            self.replica.finish_flush(plan, Ok(())).unwrap();
-        }
-        self.merge_all();
-    }
-}
