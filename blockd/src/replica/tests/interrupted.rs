@@ -181,6 +181,29 @@ fn copies_of_a_merge_that_were_not_marked_are_not_seen_again() {
     assert!(matches!(after_power_cut(&disk), 0 | 2));
 }
 
+#[test]
+fn loading_makes_the_description_durable_before_what_it_says_is_done() {
+    for call in 0.. {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(0, &[1; 4096]).unwrap();
+        rig.seal(2).unwrap();
+        rig.replica.close(rig.epoch).unwrap();
+        disk.fail(disk.calls() + call, Fault::Stop);
+        let removed = rig.replica.remove_layer(layer(1));
+        // Another process merges what is to be removed, while no engine is there.
+        let killed = disk.kill();
+        rig.replica = Replica::load(&killed, directory()).unwrap();
+        while rig.merge_step() {
+            let found = killed.crash(Fate::Dropped, 1);
+            let mut rig = Rig::load(&found, BLOCKS, 9);
+            assert_eq!(rig.read(0, BLOCK).unwrap()[0], 1, "call {call}");
+        }
+        if removed.is_ok() {
+            return;
+        }
+    }
+}
+
 /// The tree of a source, oldest first, each layer on the one before.
 fn chain(rig: &Rig<SimDisk>, layers: &[u64]) -> BeginRebuild {
     let links = layers.iter().enumerate().map(|(at, raw)| LayerLink {
