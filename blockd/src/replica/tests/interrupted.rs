@@ -287,6 +287,32 @@ fn a_sync_that_meets_a_full_disk_faults_what_is_in_use() {
 }
 
 #[test]
+fn what_a_full_disk_did_not_let_be_expanded_is_read_and_written_as_before() {
+    let mut refused = 0;
+    for call in 0.. {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(599 * BLOCK, &[1; 4096]).unwrap();
+        rig.replica.close(rig.epoch).unwrap();
+        // No sum is in memory.
+        let mut rig = Rig::load(&disk, BLOCKS, 2);
+        disk.fail(disk.calls() + call, Fault::Full);
+        if rig.expand(BLOCKS + 5).is_ok() {
+            break;
+        }
+        if *rig.replica.state() == State::Ready {
+            refused += 1;
+            assert_eq!(rig.read(599 * BLOCK, BLOCK).unwrap(), [1; 4096]);
+            rig.write(599 * BLOCK + 512, &[2; 512]).unwrap();
+            rig.flush().unwrap();
+            rig.expand(BLOCKS + 5).unwrap();
+            rig.write(604 * BLOCK, &[3; 4096]).unwrap();
+            assert_eq!(rig.read(599 * BLOCK, BLOCK).unwrap()[512], 2);
+        }
+    }
+    assert!(refused >= 4, "only {refused} refusals");
+}
+
+#[test]
 fn an_unmap_that_a_full_disk_refuses_has_changed_nothing() {
     const CHUNKS: u64 = 20;
     let blocks = CHUNKS * 512;
