@@ -4,10 +4,11 @@
 use super::model::{Model, Stop};
 use super::steps::{Step, sequence};
 use super::support::{Place, Rig};
-use super::world::{Pair, Refused, Second, check_sealed, contents, exported_from};
+use super::world::{Pair, Refused, Second, check_sealed, contents, exported_from, is_faulted};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, SimDisk};
-use crate::replica::Replica;
+use crate::replica::descriptor::Descriptor;
+use crate::replica::{Replica, StoredState};
 
 /// One chunk and a bit, so that runs cross a border.
 pub(super) const BLOCKS: u64 = 516;
@@ -23,6 +24,7 @@ pub(super) struct Left<'a> {
 struct Promise<'a> {
     place: Place,
     model: &'a Model,
+    is_faulted: bool,
 }
 
 impl<'a> Left<'a> {
@@ -56,6 +58,7 @@ impl<'a> Left<'a> {
         let original = Promise {
             place: Place::Original,
             model: &self.pair.original.model,
+            is_faulted: self.pair.original.is_faulted(),
         };
         let is_there = self.is_there(Place::Clone);
         let second = match &self.pair.second {
@@ -64,12 +67,17 @@ impl<'a> Left<'a> {
                 None
             }
             Second::Coming(_, model) | Second::Going(model) => is_there.then_some(model),
-            Second::Made(model) => Some(model),
+            Second::Made(model) | Second::Faulted(model) => Some(model),
             Second::Loaded(clone) => Some(&clone.model),
+        };
+        let is_faulted = match &self.pair.second {
+            Second::Loaded(clone) => clone.is_faulted(),
+            second => matches!(second, Second::Faulted(_)),
         };
         let second = second.map(|model| Promise {
             place: Place::Clone,
             model,
+            is_faulted,
         });
         std::iter::once(original).chain(second).collect()
     }
@@ -82,8 +90,26 @@ impl<'a> Left<'a> {
     /// Loads and opens what is there.
     fn load(&self) -> Vec<Found<'a>> {
         self.sync_names().unwrap();
+        let (failed, sound): (Vec<_>, Vec<_>) = self
+            .promises()
+            .into_iter()
+            .partition(|promise| promise.is_faulted);
+        let mut all = sound;
+        for promise in failed {
+            assert!(
+                is_faulted(&self.disk, promise.place),
+                "the fault is forgotten"
+            );
+            check_sealed(&self.disk, promise.place, promise.model);
+            // Had the disk not taken the fault before the power failed, all that was flushed would
+            // count.
+            if self.stop == Stop::PowerCut {
+                forget_fault(&self.disk, promise.place);
+                all.push(promise);
+            }
+        }
         let load = |promise| Found::load(&self.disk, promise);
-        self.promises().into_iter().map(load).collect()
+        all.into_iter().map(load).collect()
     }
 
     /// As a daemon does that starts, until the machine stops.
@@ -123,6 +149,14 @@ impl<'a> Left<'a> {
 }
 
 const EPOCH: u64 = 1000;
+
+/// Makes a faulted replica one that is merely interrupted.
+fn forget_fault(disk: &SimDisk, place: Place) {
+    let path = place.directory().join("replica.json");
+    let mut descriptor = Descriptor::decode(&disk.read_file(&path, 1 << 20).unwrap()).unwrap();
+    descriptor.state = StoredState::Ready;
+    disk.replace_file(&path, &descriptor.encode()).unwrap();
+}
 
 /// A replica that was found.
 struct Found<'a> {

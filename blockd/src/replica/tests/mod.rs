@@ -4,6 +4,7 @@ mod basic;
 mod cloning;
 mod crash;
 mod damage;
+mod faults;
 mod interrupted;
 mod merging;
 mod model;

@@ -105,6 +105,8 @@ pub(super) struct World {
     pub(super) rig: Rig<SimDisk>,
     pub(super) model: Model,
     next_layer: u64,
+    /// Else the process that had it is gone, and loading it failed.
+    is_loaded: bool,
     is_open: bool,
     /// By the threads that do it.
     held: BTreeMap<Work, Held>,
@@ -127,6 +129,7 @@ impl World {
             rig,
             next_layer: model.head + 1,
             model,
+            is_loaded: true,
             is_open: false,
             held: BTreeMap::new(),
         }
@@ -134,7 +137,9 @@ impl World {
 
     /// Carries the operation out; the model follows what succeeded.
     pub(super) fn apply(&mut self, operation: &Operation) -> Result<(), Refused> {
-        self.model.attempt = Attempt::Nothing;
+        if !self.is_loaded {
+            self.reload()?;
+        }
         match *operation {
             Operation::Write { first, count, byte } => self.write(first, count, byte),
             Operation::Unmap { first, count } => self.unmap(first, count),
@@ -315,9 +320,16 @@ impl World {
     }
 
     fn reload(&mut self) -> Result<(), Refused> {
-        self.held.clear();
-        self.is_open = false;
+        // A process that is killed after a sync has failed, and before the fault is on record, is the one
+        // thing that the next cannot know.
+        for (_, held) in std::mem::take(&mut self.held) {
+            if held.result.is_err() {
+                self.rig.replica.finish_flush(held.plan, held.result)?;
+            }
+        }
+        (self.is_loaded, self.is_open) = (false, false);
         let replica = Replica::load(&self.disk, self.rig.place.directory())?;
+        self.is_loaded = true;
         self.rig.blocks = replica.size().blocks();
         self.rig.replica = replica;
         Ok(())
@@ -337,16 +349,41 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn is_ready(&self) -> bool {
-        *self.rig.replica.state() == State::Ready
+    /// Whether it has failed for good, loaded or not.
+    pub(super) fn is_faulted(&self) -> bool {
+        if self.is_loaded {
+            return matches!(self.rig.replica.state(), State::Faulted { .. });
+        }
+        is_faulted(&self.disk, self.rig.place)
+    }
+
+    /// After a refusal the volume reads as before or, where sectors were to be changed, as after.
+    pub(super) fn take_refusal(&mut self) {
+        // Nobody changes what nobody has open.
+        if self.is_loaded && self.is_open {
+            let found = contents(&mut self.rig);
+            self.model.refuse(&found);
+        }
     }
 
     /// Everything reads as the model says, in every layer that is left.
     pub(super) fn compare(&mut self) {
         self.open().unwrap();
-        assert_eq!(sectors(&self.rig.read_all()), self.model.now);
+        assert!(
+            sectors(&self.rig.read_all()) == self.model.now,
+            "{:?} does not read as its model",
+            self.rig.place
+        );
         check_sealed(&self.disk, self.rig.place, &self.model);
     }
+}
+
+/// Whether a replica is faulted on the disk.
+pub(super) fn is_faulted(disk: &SimDisk, place: Place) -> bool {
+    matches!(
+        Replica::load(&disk.kill(), place.directory()),
+        Err(LoadError::Faulted { .. })
+    )
 }
 
 /// Every sealed layer of the model is there and holds what it says.
@@ -391,6 +428,8 @@ pub(super) enum Second {
     /// It is there, and nobody has loaded it.
     Made(Model),
     Loaded(World),
+    /// A sync failed while it was loaded.
+    Faulted(Model),
     /// It is being removed.
     Going(Model),
 }
@@ -416,7 +455,6 @@ impl Pair {
     /// Carries the step out. One that needs a clone when there is none, or none when there is one, is
     /// nothing; an operation on the clone is one on the original then.
     pub(super) fn apply(&mut self, step: &Step) -> Result<(), Refused> {
-        self.original.model.attempt = Attempt::Nothing;
         self.load_second()?;
         match step {
             Step::Operate {
@@ -443,6 +481,9 @@ impl Pair {
             _ => None,
         };
         let Some(at) = at else { return Ok(()) };
+        if !self.original.model.sealed.contains_key(&at) {
+            return self.destroy_second();
+        }
         self.original.settle()?;
         let original = &mut self.original;
         let chain: Vec<u64> = original
@@ -453,14 +494,20 @@ impl Pair {
             .into_iter()
             .map(LayerId::raw)
             .collect();
-        let model = original.model.cloned(at, &chain, CLONE_HEAD);
-        self.second = Second::Coming(at, model.clone());
+        let new = original.model.cloned(at, &chain, CLONE_HEAD);
+        let before = std::mem::replace(&mut self.second, Second::Coming(at, new.clone()));
         let blocks = original.rig.blocks;
-        match clone_at(&mut original.rig, blocks, at) {
+        let model = match (clone_at(&mut original.rig, blocks, at), before) {
             // Made by a call whose answer was an error.
-            Ok(()) | Err(CloneError::Exists) => {}
-            Err(error) => return Err(error.into()),
-        }
+            (Err(CloneError::Exists), Second::Coming(_, old)) => old,
+            (Err(error), before) => {
+                if matches!(before, Second::Coming(..)) {
+                    self.second = before;
+                }
+                return Err(error.into());
+            }
+            (Ok(()), _) => new,
+        };
         self.second = Second::Made(model);
         self.load_second()
     }
@@ -470,7 +517,13 @@ impl Pair {
             return Ok(());
         };
         let place = Place::Clone;
-        let replica = Replica::load(&self.disk, place.directory())?;
+        let replica = match Replica::load(&self.disk, place.directory()) {
+            Err(LoadError::Faulted { .. }) => {
+                self.second = Second::Faulted(model.clone());
+                return Ok(());
+            }
+            loaded => loaded?,
+        };
         let rig = Rig {
             place,
             blocks: replica.size().blocks(),
@@ -486,7 +539,9 @@ impl Pair {
     fn destroy_second(&mut self) -> Result<(), Refused> {
         match std::mem::replace(&mut self.second, Second::Absent) {
             Second::Loaded(clone) => self.second = Second::Going(clone.model),
-            Second::Going(model) => self.second = Second::Going(model),
+            Second::Going(model) | Second::Faulted(model) | Second::Coming(_, model) => {
+                self.second = Second::Going(model);
+            }
             other => {
                 self.second = other;
                 return Ok(());
