@@ -5,9 +5,10 @@ use ankole_proto::wire::rebuild::{BeginRebuild, WriteLayer};
 use proptest::prelude::*;
 
 use super::model::{Contents, sectors};
+use super::pair::Pair;
 use super::steps::{Operation, Step, operation};
 use super::support::{BLOCK, Place, Rig, cases, directory, layer, new_disk};
-use super::world::{Pair, exported_from};
+use super::world::exported_from;
 use crate::disk::sim::{Fate, Fault, SimDisk};
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{Part, file_path};

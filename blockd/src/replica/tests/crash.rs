@@ -1,10 +1,14 @@
 //! Sequences that stop at every call, with every fate for what was not synced. What is found must load
 //! and hold what was promised, also when loading it stops and begins again.
 
+use std::collections::BTreeSet;
+
 use super::model::{Model, Stop};
+use super::pair::{Pair, Second};
+use super::refused::Refused;
 use super::steps::{Step, sequence};
-use super::support::{Place, Rig};
-use super::world::{Pair, Refused, Second, check_sealed, contents, exported_from, is_faulted};
+use super::support::{Place, Rig, layer, sequences};
+use super::world::{check_sealed, contents, exported_from, is_faulted};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, SimDisk};
 use crate::replica::descriptor::Descriptor;
@@ -196,7 +200,7 @@ impl<'a> Found<'a> {
     /// A seal that was not answered, and was done, has sealed what was there.
     fn check_cut_seal(&self, disk: &SimDisk) {
         let (place, model) = (self.promise.place, self.promise.model);
-        let head = super::support::layer(model.head);
+        let head = layer(model.head);
         if self.rig.replica.head() != head && self.rig.replica.tree.contains(head) {
             let sealed = exported_from(disk, place, model.head);
             assert!(sealed == model.now, "a layer that was sealed at the stop");
@@ -283,18 +287,25 @@ fn stop_loading(pair: &Pair, seed: u64, call: u64) -> u64 {
     stops
 }
 
-#[test]
-fn a_stop_at_every_call_leaves_what_was_promised() {
-    let begun = std::time::Instant::now();
-    let stops = stop_at_every_call(0..60, 16, check_all);
-    eprintln!("{stops} stops in {:?}", begun.elapsed());
+/// So many sequences, beginning with this one.
+fn seeds(first: u64, least: u64) -> std::ops::Range<u64> {
+    first..first + sequences(least)
 }
 
 #[test]
-fn a_stop_at_every_call_of_long_sequences_leaves_what_was_promised() {
+fn a_stop_at_every_call_leaves_what_was_promised() {
     let begun = std::time::Instant::now();
-    let stops = stop_at_every_call(1000..1018, 40, check_all);
+    let stops = stop_at_every_call(seeds(0, 40), 16, check_all);
     eprintln!("{stops} stops in {:?}", begun.elapsed());
+    assert!(stops > 10_000, "only {stops} stops");
+}
+
+#[test]
+fn a_stop_at_every_call_of_a_long_sequence_leaves_what_was_promised() {
+    let begun = std::time::Instant::now();
+    let stops = stop_at_every_call(seeds(1_000_000, 12), 40, check_all);
+    eprintln!("{stops} stops in {:?}", begun.elapsed());
+    assert!(stops > 10_000, "only {stops} stops");
 }
 
 #[test]
@@ -302,7 +313,21 @@ fn a_stop_while_loading_what_a_stop_has_left_leaves_what_was_promised() {
     let begun = std::time::Instant::now();
     // Another call of the loading each time.
     let look = |pair: &Pair, seed| stop_loading(pair, seed, seed * 7 % 41);
-    let end: u64 = std::env::var("SEEDS").map_or(2060, |n| n.parse().unwrap());
-    let stops = stop_at_every_call(2000..end, 16, look);
+    let stops = stop_at_every_call(seeds(2_000_000, 16), 16, look);
     eprintln!("{stops} stops in {:?}", begun.elapsed());
+    assert!(stops > 10_000, "only {stops} stops");
+}
+
+#[test]
+fn sequences_are_varied() {
+    let kinds: BTreeSet<String> = (0..40)
+        .flat_map(|seed| sequence(seed, BLOCKS * 8, 16))
+        .map(|step| match step {
+            Step::Operate { operation, .. } => format!("{operation:?}"),
+            other => format!("{other:?}"),
+        })
+        .map(|text| text.split(' ').next().unwrap_or_default().to_owned())
+        .collect();
+    // Three kinds of work, each at once and in parts.
+    assert_eq!(kinds.len(), 11 + 9 + 2, "{kinds:?}");
 }

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::pair::Pair;
 use super::steps::{Operation, Work, step};
 use super::support::cases;
-use super::world::Pair;
 
 /// Two chunks and a short third: every border is there, and a case is quick.
 const BLOCKS: u64 = 1030;

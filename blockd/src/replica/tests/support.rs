@@ -26,6 +26,11 @@ pub(super) fn cases(least: u32) -> ProptestConfig {
     }
 }
 
+/// At least so many sequences that take long each; as many times more as `PROPTEST_CASES` asks for.
+pub(super) fn sequences(least: u64) -> u64 {
+    least * (u64::from(ProptestConfig::default().cases) / 5000).max(1)
+}
+
 pub(super) fn directory() -> &'static Path {
     Path::new(DIRECTORY)
 }

@@ -1,83 +1,19 @@
-//! A replica and the model that it has to read as, one operation at a time; and two of them that
-//! share layers.
+//! A replica and the model that it has to read as, one operation at a time.
 
 use std::collections::BTreeMap;
 use std::io;
 
-use ankole_proto::wire::ErrorCode;
-use ankole_proto::{Epoch, LayerId};
+use ankole_proto::Epoch;
 
-use super::cloning::{HEAD as CLONE_HEAD, clone_at};
 use super::model::{Attempt, Contents, Model, SECTOR, sectors};
-use super::steps::{Operation, Step, Work};
-use super::support::{BLOCK, Place, Rig, layer, new_disk};
+use super::refused::Refused;
+use super::steps::{Operation, Work};
+use super::support::{BLOCK, Place, Rig, layer};
 use crate::disk::DiskFile;
 use crate::disk::sim::SimDisk;
 use crate::replica::{
-    CloneError, DataError, ExportRequest, FlushPlan, LoadError, OnDamage, OnPartial, Progress,
-    Refusal, Replica, State, WorkError, destroy,
+    DataError, ExportRequest, FlushPlan, LoadError, OnDamage, OnPartial, Progress, Replica, State,
 };
-
-/// Why an operation was not done.
-#[derive(Debug)]
-pub(super) struct Refused {
-    /// As an engine would be told, if there is a code for it.
-    pub(super) code: Option<ErrorCode>,
-    pub(super) text: String,
-}
-
-impl<E: Refusal> From<E> for Refused {
-    fn from(error: E) -> Self {
-        Self {
-            code: Some(error.code()),
-            text: error.to_string(),
-        }
-    }
-}
-
-impl From<io::Error> for Refused {
-    fn from(error: io::Error) -> Self {
-        let is_full = error.kind() == io::ErrorKind::StorageFull;
-        Self {
-            code: is_full.then_some(ErrorCode::NoSpace),
-            text: error.to_string(),
-        }
-    }
-}
-
-impl From<WorkError> for Refused {
-    fn from(error: WorkError) -> Self {
-        match error {
-            WorkError::Unusable(unusable) => DataError::from(unusable).into(),
-            WorkError::Medium(medium) => DataError::from(medium).into(),
-            WorkError::Checksum(mismatch) => DataError::from(mismatch).into(),
-        }
-    }
-}
-
-impl From<LoadError> for Refused {
-    fn from(error: LoadError) -> Self {
-        let text = error.to_string();
-        let code = match error {
-            LoadError::Io { source, .. } => Self::from(source).code.or(Some(ErrorCode::Io)),
-            LoadError::Faulted { .. } => Some(ErrorCode::Faulted),
-            LoadError::BadFile { .. } | LoadError::Foreign { .. } => None,
-        };
-        Self { code, text }
-    }
-}
-
-impl From<CloneError> for Refused {
-    fn from(error: CloneError) -> Self {
-        let text = error.to_string();
-        match error {
-            CloneError::Io(error) => error.into(),
-            CloneError::Medium(medium) => DataError::from(medium).into(),
-            CloneError::Unusable(unusable) => DataError::from(unusable).into(),
-            _ => Self { code: None, text },
-        }
-    }
-}
 
 /// Work that is under way.
 #[derive(Debug)]
@@ -123,7 +59,8 @@ impl World {
         }
     }
 
-    fn loaded(disk: SimDisk, rig: Rig<SimDisk>, model: Model) -> Self {
+    /// Of a replica that nobody has opened.
+    pub(super) fn loaded(disk: SimDisk, rig: Rig<SimDisk>, model: Model) -> Self {
         Self {
             disk,
             rig,
@@ -349,8 +286,11 @@ impl World {
         Ok(())
     }
 
-    /// Whether it has failed for good, loaded or not.
+    /// Whether it has failed for good, loaded or not, while the machine ran.
     pub(super) fn is_faulted(&self) -> bool {
+        if self.disk.is_stopped() {
+            return false;
+        }
         if self.is_loaded {
             return matches!(self.rig.replica.state(), State::Faulted { .. });
         }
@@ -418,148 +358,6 @@ pub(super) fn exported_from(disk: &SimDisk, place: Place, id: u64) -> Contents {
     .unwrap();
     out.resize(usize::try_from(exported.size.bytes() / SECTOR).unwrap(), 0);
     out
-}
-
-/// The second replica.
-pub(super) enum Second {
-    Absent,
-    /// It is being made of this layer, and will be this.
-    Coming(u64, Model),
-    /// It is there, and nobody has loaded it.
-    Made(Model),
-    Loaded(World),
-    /// A sync failed while it was loaded.
-    Faulted(Model),
-    /// It is being removed.
-    Going(Model),
-}
-
-/// A replica, and a clone on the same disk when there is one.
-pub(super) struct Pair {
-    pub(super) disk: SimDisk,
-    pub(super) original: World,
-    pub(super) second: Second,
-}
-
-impl Pair {
-    pub(super) fn new(blocks: u64) -> Self {
-        let disk = new_disk(blocks);
-        let rig = Rig::load(&disk, blocks, 1);
-        Self {
-            original: World::new(disk.clone(), rig),
-            disk,
-            second: Second::Absent,
-        }
-    }
-
-    /// Carries the step out. One that needs a clone when there is none, or none when there is one, is
-    /// nothing; an operation on the clone is one on the original then.
-    pub(super) fn apply(&mut self, step: &Step) -> Result<(), Refused> {
-        self.load_second()?;
-        match step {
-            Step::Operate {
-                on_clone,
-                operation,
-            } => {
-                let world = match &mut self.second {
-                    Second::Loaded(clone) if *on_clone => clone,
-                    _ => &mut self.original,
-                };
-                world.apply(operation)
-            }
-            Step::Clone { which } => self.make_second(*which),
-            Step::Destroy => self.destroy_second(),
-        }
-    }
-
-    /// A clone of a sealed layer, if there is one.
-    fn make_second(&mut self, which: usize) -> Result<(), Refused> {
-        let at = match &self.second {
-            Second::Absent => self.original.model.choose(which),
-            // As it was asked for before.
-            Second::Coming(at, _) => Some(*at),
-            _ => None,
-        };
-        let Some(at) = at else { return Ok(()) };
-        if !self.original.model.sealed.contains_key(&at) {
-            return self.destroy_second();
-        }
-        self.original.settle()?;
-        let original = &mut self.original;
-        let chain: Vec<u64> = original
-            .rig
-            .replica
-            .tree
-            .chain_from(layer(at))
-            .into_iter()
-            .map(LayerId::raw)
-            .collect();
-        let new = original.model.cloned(at, &chain, CLONE_HEAD);
-        let before = std::mem::replace(&mut self.second, Second::Coming(at, new.clone()));
-        let blocks = original.rig.blocks;
-        let model = match (clone_at(&mut original.rig, blocks, at), before) {
-            // Made by a call whose answer was an error.
-            (Err(CloneError::Exists), Second::Coming(_, old)) => old,
-            (Err(error), before) => {
-                if matches!(before, Second::Coming(..)) {
-                    self.second = before;
-                }
-                return Err(error.into());
-            }
-            (Ok(()), _) => new,
-        };
-        self.second = Second::Made(model);
-        self.load_second()
-    }
-
-    fn load_second(&mut self) -> Result<(), Refused> {
-        let Second::Made(model) = &self.second else {
-            return Ok(());
-        };
-        let place = Place::Clone;
-        let replica = match Replica::load(&self.disk, place.directory()) {
-            Err(LoadError::Faulted { .. }) => {
-                self.second = Second::Faulted(model.clone());
-                return Ok(());
-            }
-            loaded => loaded?,
-        };
-        let rig = Rig {
-            place,
-            blocks: replica.size().blocks(),
-            replica,
-            epoch: Epoch::ZERO,
-            sequence: 0,
-        };
-        let world = World::loaded(self.disk.clone(), rig, model.clone());
-        self.second = Second::Loaded(world);
-        Ok(())
-    }
-
-    fn destroy_second(&mut self) -> Result<(), Refused> {
-        match std::mem::replace(&mut self.second, Second::Absent) {
-            Second::Loaded(clone) => self.second = Second::Going(clone.model),
-            Second::Going(model) | Second::Faulted(model) | Second::Coming(_, model) => {
-                self.second = Second::Going(model);
-            }
-            other => {
-                self.second = other;
-                return Ok(());
-            }
-        }
-        destroy(&self.disk, Place::Clone.directory())?;
-        self.second = Second::Absent;
-        Ok(())
-    }
-
-    /// Those that are loaded.
-    pub(super) fn worlds(&mut self) -> Vec<&mut World> {
-        let mut worlds = vec![&mut self.original];
-        if let Second::Loaded(clone) = &mut self.second {
-            worlds.push(clone);
-        }
-        worlds
-    }
 }
 
 /// All of a replica's sectors.
