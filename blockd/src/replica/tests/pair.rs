@@ -18,7 +18,7 @@ pub(super) enum Second {
     Coming(u64, Model),
     /// It is there, and nobody has loaded it.
     Made(Model),
-    Loaded(World),
+    Loaded(Box<World>),
     /// A sync failed while it was loaded.
     Faulted(Model),
     /// It is being removed.
@@ -123,7 +123,7 @@ impl Pair {
             sequence: 0,
         };
         let world = World::loaded(self.disk.clone(), rig, model.clone());
-        self.second = Second::Loaded(world);
+        self.second = Second::Loaded(Box::new(world));
         Ok(())
     }
 
