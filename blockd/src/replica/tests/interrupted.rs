@@ -204,6 +204,35 @@ fn loading_makes_the_description_durable_before_what_it_says_is_done() {
     }
 }
 
+#[test]
+fn a_write_that_is_refused_over_a_copy_of_a_merge_is_not_taken_for_it() {
+    let mut refused = 0;
+    for steps in 0..7 {
+        for call in 0.. {
+            let (disk, mut rig) = Rig::new(BLOCKS);
+            rig.write(0, &[1; 4096]).unwrap();
+            rig.seal(2).unwrap();
+            rig.replica.remove_layer(layer(1)).unwrap();
+            for _ in 0..steps {
+                rig.merge_step();
+            }
+            disk.fail(disk.calls() + call, Fault::Full);
+            if rig.write(0, &[2; 4096]).is_ok() {
+                break;
+            }
+            refused += 1;
+            disk.mend();
+            // Once the head holds the block an overwrite may be refused half-way.
+            let now = rig.read(0, BLOCK).unwrap()[0];
+            rig.flush().unwrap();
+            rig.merge_all();
+            assert_eq!(rig.read(0, BLOCK).unwrap()[0], now, "{steps} {call}");
+            assert_eq!(after_power_cut(&disk), now, "{steps} {call}");
+        }
+    }
+    assert!(refused > 10, "only {refused} refusals");
+}
+
 /// The tree of a source, oldest first, each layer on the one before.
 fn chain(rig: &Rig<SimDisk>, layers: &[u64]) -> BeginRebuild {
     let links = layers.iter().enumerate().map(|(at, raw)| LayerLink {
