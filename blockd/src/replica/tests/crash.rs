@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::model::{Model, Stop};
 use super::pair::{Pair, Second};
 use super::refused::Refused;
-use super::steps::{Step, sequence};
+use super::steps::{Step, narrow_sequence, sequence};
 use super::support::{Place, Rig, layer, sequences};
 use super::world::{check_sealed, contents, exported_from, is_faulted};
 use crate::disk::Disk;
@@ -236,12 +236,12 @@ impl Drop for Context<'_> {
 /// Stops these sequences at every call, and has what is left looked at; how many stops there were.
 fn stop_at_every_call(
     seeds: std::ops::Range<u64>,
-    steps: usize,
+    sequence: impl Fn(u64) -> Vec<Step>,
     look: impl Fn(&Pair, u64) -> u64,
 ) -> u64 {
     let mut stops = 0;
     for seed in seeds {
-        let steps = sequence(seed, BLOCKS * 8, steps);
+        let steps = sequence(seed);
         for call in 0.. {
             let Some(pair) = run_until(&steps, call) else {
                 break;
@@ -290,6 +290,10 @@ fn stop_loading(pair: &Pair, seed: u64, call: Option<u64>) -> u64 {
     stops
 }
 
+fn wide(seed: u64, steps: usize) -> Vec<Step> {
+    sequence(seed, BLOCKS * 8, steps)
+}
+
 /// So many sequences, beginning with this one.
 fn seeds(first: u64, least: u64) -> std::ops::Range<u64> {
     first..first + sequences(least)
@@ -297,13 +301,21 @@ fn seeds(first: u64, least: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn a_stop_at_every_call_leaves_what_was_promised() {
-    let stops = stop_at_every_call(seeds(0, 40), 16, check_all);
+    let stops = stop_at_every_call(seeds(0, 40), |seed| wide(seed, 16), check_all);
     assert!(stops > 10_000, "only {stops} stops");
 }
 
 #[test]
 fn a_stop_at_every_call_of_a_long_sequence_leaves_what_was_promised() {
-    let stops = stop_at_every_call(seeds(1_000_000, 12), 40, check_all);
+    let stops = stop_at_every_call(seeds(1_000_000, 10), |seed| wide(seed, 40), check_all);
+    assert!(stops > 10_000, "only {stops} stops");
+}
+
+#[test]
+fn a_stop_at_every_call_while_few_blocks_change_often_leaves_what_was_promised() {
+    let narrow = |seed| narrow_sequence(seed, 24);
+    let stops = stop_at_every_call(seeds(4_000_000, 60), narrow, check_all);
+    eprintln!("{stops}");
     assert!(stops > 10_000, "only {stops} stops");
 }
 
@@ -313,7 +325,7 @@ fn a_stop_while_loading_what_a_stop_has_left_leaves_what_was_promised() {
     let look = |pair: &Pair, seed| {
         stop_loading(pair, seed, Some(seed * 7 % 31)) + stop_loading(pair, seed, None)
     };
-    let stops = stop_at_every_call(seeds(2_000_000, 16), 16, look);
+    let stops = stop_at_every_call(seeds(2_000_000, 12), |seed| wide(seed, 16), look);
     eprintln!("{stops}");
     assert!(stops > 10_000, "only {stops} stops");
 }
@@ -324,7 +336,7 @@ fn a_stop_at_every_call_of_loading_what_a_stop_has_left_leaves_what_was_promised
         let stops = (0..).map(|call| stop_loading(pair, seed, Some(call)));
         stops.take_while(|stops| *stops > 0).sum()
     };
-    let stops = stop_at_every_call(seeds(3_000_000, 1), 8, look);
+    let stops = stop_at_every_call(seeds(3_000_000, 1), |seed| wide(seed, 8), look);
     eprintln!("{stops}");
     assert!(stops > 1000, "only {stops} stops");
 }
@@ -332,7 +344,7 @@ fn a_stop_at_every_call_of_loading_what_a_stop_has_left_leaves_what_was_promised
 #[test]
 fn sequences_are_varied() {
     let kinds: BTreeSet<String> = (0..40)
-        .flat_map(|seed| sequence(seed, BLOCKS * 8, 16))
+        .flat_map(|seed| wide(seed, 16))
         .map(|step| match step {
             Step::Operate { operation, .. } => format!("{operation:?}"),
             other => format!("{other:?}"),

@@ -113,6 +113,36 @@ pub(super) fn step(sectors: u64) -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Few blocks, a snapshot that comes and goes, and syncs at every moment: what takes one of them many
+/// operations to go wrong is often drawn.
+fn narrow_step() -> impl Strategy<Value = Step> {
+    let few = || (0..3u64).prop_map(|block| block * 8);
+    let operation = prop_oneof![
+        8 => (few(), 1..=255u8)
+            .prop_map(|(first, byte)| Operation::Write { first, count: 8, byte }),
+        6 => few().prop_map(|first| Operation::Unmap { first, count: 8 }),
+        4 => Just(Operation::Do(Work::Flush)),
+        5 => Just(Operation::Begin(Work::Flush)),
+        4 => Just(Operation::Sync(Work::Flush)),
+        1 => Just(Operation::Do(Work::Writeback)),
+        5 => Just(Operation::Do(Work::Merge)),
+        1 => Just(Operation::Begin(Work::Merge)),
+        1 => Just(Operation::Seal),
+        1 => any::<usize>().prop_map(|which| Operation::Remove { which }),
+        1 => Just(Operation::Close),
+        1 => Just(Operation::Reload),
+    ];
+    operation.prop_map(|operation| Step::Operate {
+        on_clone: false,
+        operation,
+    })
+}
+
+/// The narrow sequence with this number.
+pub(super) fn narrow_sequence(seed: u64, steps: usize) -> Vec<Step> {
+    drawn(seed, prop::collection::vec(narrow_step(), steps))
+}
+
 /// A value of a strategy, the same for the same seed.
 pub(super) fn drawn<T: std::fmt::Debug>(seed: u64, from: impl Strategy<Value = T>) -> T {
     let mut bytes = [0; 32];
