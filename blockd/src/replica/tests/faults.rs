@@ -4,7 +4,7 @@
 
 use ankole_proto::wire::ErrorCode;
 
-use super::crash::{BLOCKS, Left};
+use super::crash::{BLOCKS, Context, Left};
 use super::pair::{Pair, Second};
 use super::refused::Refused;
 use super::steps::{Operation, Step, Work, sequence};
@@ -131,17 +131,6 @@ impl Seen {
             let is_faulted = check_end(pair, seed * 1000 + call);
             assert!(is_faulted || !is_final, "a failed sync was passed over");
             self.faulted += u64::from(is_faulted);
-        }
-    }
-}
-
-/// Tells where in the search a check fails.
-struct Context<'a>(u64, u64, &'a [Step]);
-
-impl Drop for Context<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("sequence {}, call {}: {:?}", self.0, self.1, self.2);
         }
     }
 }
