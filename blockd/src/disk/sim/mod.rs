@@ -7,9 +7,9 @@
 //! sync. A page that was a hole on the medium becomes whole or stays a hole, as on filesystems that
 //! allocate when data is written. What a failed sync did not write is never made durable by a later
 //! sync, as in the page cache of Linux; syncs by the same handle, or a clone of it, all fail then, as
-//! those of [`super::LocalDisk`] do. A file whose last name is gone can be synced still. Every other call to share blocks is refused as not supported, so
-//! that both ways are gone. Everything follows from a seed: the same calls give the same
-//! disk.
+//! those of [`super::LocalDisk`] do. A file whose last name is gone can be synced still. Every other
+//! call to share blocks is refused as not supported, so that both ways are gone. Everything follows
+//! from a seed: the same calls give the same disk.
 
 mod directory;
 mod fate;
