@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::model::{Model, Stop};
 use super::pair::{Pair, Second};
 use super::refused::Refused;
-use super::steps::{Step, narrow_sequence, narrow_step, sequence};
+use super::steps::{Operation, Step, narrow_sequence, narrow_step, sequence};
 use super::support::{Place, Rig, cases, layer, sequences};
-use super::world::{check_sealed, contents, exported_from, is_faulted};
+use super::world::{World, check_sealed, contents, exported_from, is_faulted};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, SimDisk};
 use crate::replica::descriptor::Descriptor;
@@ -340,15 +340,33 @@ fn a_stop_at_every_call_of_loading_what_a_stop_has_left_leaves_what_was_promised
     assert!(looked > 1000, "only {looked} times");
 }
 
+/// A snapshot that is to be merged into the head, while no engine has the replica open.
+fn begin_merge(world: &mut World) {
+    let (first, count, byte) = (0, 16, 9);
+    let operations = [
+        Operation::Write { first, count, byte },
+        Operation::Seal,
+        Operation::Remove { which: 0 },
+        Operation::Close,
+    ];
+    for operation in &operations {
+        world.apply(operation).unwrap();
+    }
+}
+
 proptest! {
-    #![proptest_config(cases(2500))]
+    #![proptest_config(cases(4000))]
 
     #[test]
     fn a_stop_after_any_sequence_in_which_few_blocks_change_leaves_what_was_promised(
+        is_merging in any::<bool>(),
         steps in prop::collection::vec(narrow_step(), 1..24),
         seed in any::<u64>(),
     ) {
         let mut pair = Pair::new(BLOCKS);
+        if is_merging {
+            begin_merge(&mut pair.original);
+        }
         for step in &steps {
             pair.apply(step).unwrap();
         }

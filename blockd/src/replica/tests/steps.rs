@@ -125,12 +125,12 @@ pub(super) fn narrow_step() -> impl Strategy<Value = Step> {
         5 => Just(Operation::Begin(Work::Flush)),
         5 => Just(Operation::Sync(Work::Flush)),
         1 => Just(Operation::Do(Work::Writeback)),
-        4 => Just(Operation::Do(Work::Merge)),
+        5 => Just(Operation::Do(Work::Merge)),
         1 => Just(Operation::Begin(Work::Merge)),
         1 => Just(Operation::Seal),
         1 => any::<usize>().prop_map(|which| Operation::Remove { which }),
-        1 => Just(Operation::Close),
-        1 => Just(Operation::Reload),
+        2 => Just(Operation::Close),
+        2 => Just(Operation::Reload),
     ];
     operation.prop_map(|operation| Step::Operate {
         on_clone: false,
