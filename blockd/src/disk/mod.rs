@@ -191,6 +191,24 @@ pub fn in_doubt(error: io::Error) -> io::Error {
     io::Error::other(SyncFailed(error))
 }
 
+/// The error of a sync that [`Disk::replace_file`] tells, when nothing counts on the file yet: then
+/// a full disk is one.
+pub fn not_in_use(error: io::Error) -> io::Error {
+    if !is_in_doubt(&error) {
+        return error;
+    }
+    let kind = error.kind();
+    let inner = error.into_inner().map(|inner| inner.downcast());
+    match inner {
+        Some(Ok(failed)) => {
+            let SyncFailed(error) = *failed;
+            error
+        }
+        Some(Err(inner)) => io::Error::new(kind, inner),
+        None => kind.into(),
+    }
+}
+
 /// Whether an error is one of [`in_doubt`].
 pub fn is_in_doubt(error: &io::Error) -> bool {
     error

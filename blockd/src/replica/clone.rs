@@ -13,7 +13,7 @@ use super::fault::is_full;
 use super::merge::Merge;
 use super::refusal::{Medium, Unusable};
 use super::{Replica, ReplicaSpec, State};
-use crate::disk::Disk;
+use crate::disk::{Disk, not_in_use};
 use crate::layer::{LayerFiles, Lengths, Part, file_path};
 
 /// What a replica that begins as another one is to be.
@@ -197,5 +197,6 @@ impl<D: Disk> Replica<D> {
         layers.append(&mut descriptor.layers);
         descriptor.layers = layers;
         disk.replace_file(&aside.join(FILE_NAME), &descriptor.encode())
+            .map_err(not_in_use)
     }
 }

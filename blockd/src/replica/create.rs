@@ -8,7 +8,7 @@ use ankole_proto::{Credential, LayerId, ReplicaId, VolumeId, VolumeSize};
 use super::descriptor::{Descriptor, FILE_NAME};
 use super::fault::is_full;
 use super::refusal::Medium;
-use crate::disk::Disk;
+use crate::disk::{Disk, not_in_use};
 use crate::layer::{LayerFiles, Lengths};
 
 /// What a new replica is to be.
@@ -79,7 +79,8 @@ pub fn create<D: Disk>(disk: &D, directory: &Path, spec: &ReplicaSpec) -> Result
     disk.create_dir(&layers)?;
     LayerFiles::create(disk, &aside, spec.base_layer, Lengths::of(spec.size))?;
     disk.sync_dir(&layers)?;
-    disk.replace_file(&aside.join(FILE_NAME), &Descriptor::new(spec).encode())?;
+    disk.replace_file(&aside.join(FILE_NAME), &Descriptor::new(spec).encode())
+        .map_err(not_in_use)?;
     disk.rename(&aside, directory)?;
     disk.sync_dir(parent_of(directory))?;
     Ok(())

@@ -92,7 +92,7 @@ pub struct FlushPlan<D: Disk> {
     purpose: Purpose,
     number: u64,
     head: LayerId,
-    files: Vec<D::File>,
+    pub(super) files: Vec<D::File>,
     data_changes: u64,
     data_bytes: u64,
     map_changes: u64,
@@ -199,15 +199,11 @@ impl<D: Disk> Replica<D> {
         result: io::Result<()>,
     ) -> Result<(), DataError> {
         self.check_sound()?;
+        if plan.purpose == Purpose::Merge {
+            return Ok(self.finish_merge(plan.number, result)?);
+        }
         if let Err(error) = result {
             return Err(self.failed_for_good("a sync", error).into());
-        }
-        if plan.purpose == Purpose::Merge {
-            if let Some(merge) = &mut self.merge {
-                merge.synced(plan.number);
-            }
-            self.privacy.synced(plan.number);
-            return Ok(());
         }
         if plan.head != self.tree.head() {
             // It was sealed meanwhile, and synced for that.
@@ -224,6 +220,28 @@ impl<D: Disk> Replica<D> {
             dirty.sums_synced = dirty.sums_synced.max(changes);
         }
         Ok(self.punch_hidden()?)
+    }
+
+    /// Takes the result of a sync that a merge or a copy waits for. Nothing counts on a copy yet, so a
+    /// full disk refuses it; the next attempt begins with other files.
+    pub(super) fn finish_merge(
+        &mut self,
+        number: u64,
+        result: io::Result<()>,
+    ) -> Result<(), Medium> {
+        match result {
+            Err(error) if is_full(&error) && self.privacy.waits_for(number) => {
+                self.drop_copies();
+                return Err(Medium::NoSpace);
+            }
+            Err(error) => return Err(self.failed_for_good("a sync", error)),
+            Ok(()) => {}
+        }
+        if let Some(merge) = &mut self.merge {
+            merge.synced(number);
+        }
+        self.privacy.synced(number);
+        Ok(())
     }
 
     /// Flushes under the lock.

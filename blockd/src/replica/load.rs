@@ -158,6 +158,14 @@ pub(super) fn open_layer<D: Disk>(
         .map_err(|(part, error)| file_error(&file_path(directory, layer, part), error))
 }
 
+/// Makes it durable that `replica.json` is the one that was read: the process before may have ended
+/// before it synced that. Else a crash could bring the old one back, after its layers are removed or
+/// merged as the new one says.
+fn sync_description<D: Disk>(disk: &D, directory: &Path) -> Result<(), LoadError> {
+    disk.sync_dir(directory)
+        .map_err(|error| file_error(directory, in_doubt(error)))
+}
+
 /// Removes files of layers that are not in the tree: a stop fell before or after they were.
 fn remove_strays<D: Disk>(disk: &D, directory: &Path, tree: &Tree) -> Result<(), LoadError> {
     let layers = directory.join("layers");
@@ -231,7 +239,8 @@ impl<D: Disk> Replica<D> {
                 });
             }
         };
-        let (index, head) = remove_strays(disk, directory, &tree)
+        let (index, head) = sync_description(disk, directory)
+            .and_then(|()| remove_strays(disk, directory, &tree))
             .and_then(|()| read_layers(disk, directory, &descriptor, &tree))
             .map_err(|error| record_failed_sync(disk, directory, &descriptor, error))?;
         let size = descriptor.size;

@@ -314,6 +314,20 @@ impl<D: Disk> Replica<D> {
         from.copy_run(run, data, to, &mut self.sums)
     }
 
+    /// What lies at these places of the head is none of a merge's copies any more: what was copied
+    /// there and is not marked has to be copied again.
+    pub(super) fn lose_copies(&mut self, run: BlockRun) {
+        let head = self.tree.head();
+        let is_lost = self.merge.as_ref().is_some_and(|merge| {
+            run.blocks()
+                .any(|block| merge.has_copied(head, block.chunk()))
+        });
+        if is_lost {
+            // It begins again, and finds done what is marked.
+            self.merge = None;
+        }
+    }
+
     /// Tells the target's map of what was copied and is durable now. What a full disk refuses stays
     /// to be marked.
     fn mark_copied(&mut self) -> Result<(), Medium> {

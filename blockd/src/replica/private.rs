@@ -68,6 +68,12 @@ impl<D: Disk> Privacy<D> {
         }
     }
 
+    /// Whether a copy waits for the sync with this number.
+    pub(super) fn waits_for(&self, number: u64) -> bool {
+        let copy = self.copy.as_ref();
+        copy.is_some_and(|copy| copy.stage == Stage::Syncing(number))
+    }
+
     /// Gives a copy up: what it was made of has changed, or is not needed.
     pub(super) fn abandon(&mut self) {
         self.copy = None;
@@ -205,10 +211,8 @@ impl<D: Disk> Replica<D> {
     pub(super) fn make_private(&mut self, layer: LayerId) -> Result<(), BlockError> {
         while let Some(progress) = self.make_private_step(layer, COPY_BYTES_MAX / BLOCK_BYTES)? {
             if let Progress::Sync(plan) = progress {
-                if let Err(error) = plan.run() {
-                    return Err(self.failed_for_good("a sync", error).into());
-                }
-                self.privacy.synced(plan.number());
+                let result = plan.run();
+                self.finish_merge(plan.number(), result)?;
             }
         }
         Ok(())

@@ -104,9 +104,12 @@ impl<D: Disk> Replica<D> {
             return Ok(());
         };
         let first = chunk.first_block();
+        let size = self.size;
         let read = match self.files.in_slot(&self.disk, slot, layer) {
             Ok(files) => {
-                let count = CHUNK_BLOCKS.min(files.size.blocks().saturating_sub(first.raw()));
+                // Of a head whose expansion was refused half-way some files are shorter than it says.
+                let blocks = files.size.min(size).blocks();
+                let count = CHUNK_BLOCKS.min(blocks.saturating_sub(first.raw()));
                 files.read_sums(BlockRun { first, count }, &mut self.sums)
             }
             Err(error) => Err(error),

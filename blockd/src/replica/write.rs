@@ -290,6 +290,7 @@ impl<D: Disk> Replica<D> {
             } else {
                 let (now, planned) = (self.dirty.map_changes, self.dirty.map_planned);
                 self.vacated.hide(places(run), now, planned);
+                self.lose_copies(*run);
             }
         }
         self.block_sums = sums;

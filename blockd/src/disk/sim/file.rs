@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::fate::Dice;
 use super::inject::CallKind;
@@ -294,11 +295,16 @@ impl Files {
 pub struct SimFile {
     disk: SimDisk,
     file: u64,
+    has_failed: Arc<AtomicBool>,
 }
 
 impl SimFile {
-    pub(super) const fn new(disk: SimDisk, file: u64) -> Self {
-        Self { disk, file }
+    pub(super) fn new(disk: SimDisk, file: u64) -> Self {
+        Self {
+            disk,
+            file,
+            has_failed: Arc::default(),
+        }
     }
 }
 
@@ -357,14 +363,19 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let synced = self.disk.with(CallKind::Sync, |state| {
-            if state.honesty == Honesty::Honest {
-                state.files.file_mut(self.file)?.sync();
+            if self.has_failed.load(Ordering::Relaxed) {
+                return Err(io::Error::other("an earlier sync of the file has failed"));
+            }
+            if let (Honesty::Honest, Ok(file)) = (state.honesty, state.files.file_mut(self.file)) {
+                file.sync();
             }
             Ok(())
         });
         if synced.is_err() {
+            self.has_failed.store(true, Ordering::Relaxed);
             let mut state = self.disk.state.lock();
-            if let Ok(file) = state.files.file_mut(self.file) {
+            let has_stopped = state.injector.is_stopped();
+            if let (false, Ok(file)) = (has_stopped, state.files.file_mut(self.file)) {
                 file.abandoned = true;
             }
         }

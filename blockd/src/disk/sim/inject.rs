@@ -19,7 +19,7 @@ pub enum CallKind {
 pub enum Fault {
     /// It fails with an I/O error, and has no effect.
     Io,
-    /// It fails because the disk is full, and has no effect.
+    /// It fails because the disk is full, and has no effect; a call that only reads does not fail.
     Full,
     /// The machine stops: this call and all that follow fail.
     Stop,
@@ -32,6 +32,8 @@ pub(super) struct Injector {
     faults: BTreeMap<u64, Fault>,
     stopped: Option<()>,
     failed_syncs: u64,
+    /// The calls that met a fault, and which.
+    met: Vec<(CallKind, Fault)>,
 }
 
 impl Injector {
@@ -41,6 +43,14 @@ impl Injector {
 
     pub(super) const fn failed_syncs(&self) -> u64 {
         self.failed_syncs
+    }
+
+    pub(super) fn met(&self) -> &[(CallKind, Fault)] {
+        &self.met
+    }
+
+    pub(super) const fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
     }
 
     pub(super) fn fail(&mut self, call: u64, fault: Fault) {
@@ -61,6 +71,8 @@ impl Injector {
         let call = self.calls;
         self.calls += 1;
         let fault = self.faults.remove(&call);
+        let fault = fault.filter(|fault| *fault != Fault::Full || kind != CallKind::Look);
+        self.met.extend(fault.map(|fault| (kind, fault)));
         if fault == Some(Fault::Stop) {
             self.stopped = Some(());
         }

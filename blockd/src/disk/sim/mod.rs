@@ -6,9 +6,10 @@
 //! between sectors if asked; for each directory any number of its first changes since its last
 //! sync. A page that was a hole on the medium becomes whole or stays a hole, as on filesystems that
 //! allocate when data is written. What a failed sync did not write is never made durable by a later
-//! sync, as in the page cache of Linux. Every other call to share blocks is refused as not supported, so
-//! that both ways are gone. Everything follows from a seed: the same calls give the same
-//! disk.
+//! sync, as in the page cache of Linux; syncs by the same handle, or a clone of it, all fail then, as
+//! those of [`super::LocalDisk`] do. A file whose last name is gone can be synced still. Every other
+//! call to share blocks is refused as not supported, so that both ways are gone. Everything follows
+//! from a seed: the same calls give the same disk.
 
 mod directory;
 mod fate;
@@ -85,6 +86,18 @@ impl SimDisk {
         }
     }
 
+    /// The disk that another process finds after this one was killed now: what is not synced is still
+    /// there, and still not synced. This one is not changed; handles of its files do not reach the new
+    /// one. Calls are counted anew, without faults.
+    #[must_use]
+    pub fn kill(&self) -> Self {
+        let mut state = self.state.lock().clone();
+        state.injector = Injector::default();
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
     /// Calls made until now, of those that [`Self::fail`] counts.
     pub fn calls(&self) -> u64 {
         self.state.lock().injector.calls()
@@ -104,6 +117,16 @@ impl SimDisk {
     /// left, synced or not.
     pub fn restart(&self) {
         self.state.lock().injector.restart();
+    }
+
+    /// Whether [`Fault::Stop`] was met.
+    pub fn is_stopped(&self) -> bool {
+        self.state.lock().injector.is_stopped()
+    }
+
+    /// Every call that met a fault, and which, in order.
+    pub fn met(&self) -> Vec<(CallKind, Fault)> {
+        self.state.lock().injector.met().to_vec()
     }
 
     /// Syncs of files and directories that [`Self::fail`] let fail.

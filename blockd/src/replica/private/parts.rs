@@ -99,7 +99,13 @@ pub(super) fn create_copies<D: Disk>(
     let mut parts = Vec::new();
     for part in shared_parts(files)? {
         let path = file_path(directory, files.layer, part);
-        let to = disk.create(&beside(&path, COPY_SUFFIX))?;
+        let aside = beside(&path, COPY_SUFFIX);
+        // What an attempt has left goes first: a sync of it may have failed (INV-10).
+        match disk.remove_file(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let to = disk.create(&aside)?;
         to.set_len(Lengths::of(files.size).bytes(part))?;
         parts.push(CopiedPart {
             part,

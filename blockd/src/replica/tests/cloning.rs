@@ -5,8 +5,10 @@ use ankole_proto::wire::rebuild::{BeginRebuild, WriteLayer};
 use proptest::prelude::*;
 
 use super::model::{Contents, sectors};
-use super::operations::{Operation, World, exported_from, operation};
+use super::pair::Pair;
+use super::steps::{Operation, Step, operation};
 use super::support::{BLOCK, Place, Rig, cases, directory, layer, new_disk};
+use super::world::exported_from;
 use crate::disk::sim::{Fate, Fault, SimDisk};
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{Part, file_path};
@@ -453,42 +455,27 @@ proptest! {
         which in any::<usize>(),
         after in prop::collection::vec((any::<bool>(), operation(BLOCKS * 8)), 1..40),
     ) {
-        let (disk, rig) = Rig::new(BLOCKS);
-        let mut original = World::new(disk.clone(), rig);
-        for operation in before.iter().chain([&Operation::Seal]) {
-            original.apply(operation).unwrap();
+        let mut pair = Pair::new(BLOCKS);
+        let before = before.into_iter().chain([Operation::Seal]);
+        let before = before.map(|operation| Step::Operate { on_clone: false, operation });
+        let after = after
+            .into_iter()
+            .map(|(on_clone, operation)| Step::Operate { on_clone, operation });
+        for step in before.chain([Step::Clone { which }]).chain(after) {
+            pair.apply(&step).unwrap();
         }
-        while !matches!(
-            original.rig.replica.settle_step(100).unwrap(),
-            crate::replica::Progress::Idle
-        ) {}
-        let at = original.choose(which).unwrap();
-        let blocks = original.rig.blocks;
-        clone_at(&mut original.rig, blocks, at).unwrap();
-        let mut clone = World::new(disk.clone(), load_clone(&disk, 1));
-        clone.model = original.model.clone();
-        clone.model.revert(at, HEAD);
-        // Of the chain alone; the rest is not shared.
-        let chain: Vec<u64> = clone.rig.replica.layers().iter().map(|l| l.layer.raw()).collect();
-        clone.model.sealed.retain(|id, _| chain.contains(id));
-        clone.next_layer = HEAD + 1;
-        for (of_clone, operation) in &after {
-            let world = if *of_clone { &mut clone } else { &mut original };
-            world.apply(operation).unwrap();
-        }
-        for world in [&mut original, &mut clone] {
+        let mut worlds = pair.worlds();
+        prop_assert_eq!(worlds.len(), 2);
+        for world in &mut worlds {
             world.compare();
-            world.rig.merge_all_after(world.plan.take());
+            world.end_all().unwrap();
+            world.merge_all().unwrap();
         }
-        for world in [&mut original, &mut clone] {
+        for world in worlds {
             world.compare();
-            while !matches!(
-                world.rig.replica.settle_step(100).unwrap(),
-                crate::replica::Progress::Idle
-            ) {}
-            world.apply(&Operation::Writeback).unwrap();
-            let found = verify(&disk, world.rig.place.directory()).unwrap();
-            prop_assert_eq!((found.damaged, found.unsettled_blocks), (0, 0));
+            world.settle().unwrap();
+            let found = verify(&world.disk, world.rig.place.directory()).unwrap();
+            prop_assert_eq!(found.damaged, 0);
         }
     }
 }

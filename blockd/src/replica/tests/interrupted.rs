@@ -181,6 +181,58 @@ fn copies_of_a_merge_that_were_not_marked_are_not_seen_again() {
     assert!(matches!(after_power_cut(&disk), 0 | 2));
 }
 
+#[test]
+fn loading_makes_the_description_durable_before_what_it_says_is_done() {
+    for call in 0.. {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(0, &[1; 4096]).unwrap();
+        rig.seal(2).unwrap();
+        rig.replica.close(rig.epoch).unwrap();
+        disk.fail(disk.calls() + call, Fault::Stop);
+        let removed = rig.replica.remove_layer(layer(1));
+        // Another process merges what is to be removed, while no engine is there.
+        let killed = disk.kill();
+        rig.replica = Replica::load(&killed, directory()).unwrap();
+        while rig.merge_step() {
+            let found = killed.crash(Fate::Dropped, 1);
+            let mut rig = Rig::load(&found, BLOCKS, 9);
+            assert_eq!(rig.read(0, BLOCK).unwrap()[0], 1, "call {call}");
+        }
+        if removed.is_ok() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_write_that_is_refused_over_a_copy_of_a_merge_is_not_taken_for_it() {
+    let mut refused = 0;
+    for steps in 0..7 {
+        for call in 0.. {
+            let (disk, mut rig) = Rig::new(BLOCKS);
+            rig.write(0, &[1; 4096]).unwrap();
+            rig.seal(2).unwrap();
+            rig.replica.remove_layer(layer(1)).unwrap();
+            for _ in 0..steps {
+                rig.merge_step();
+            }
+            disk.fail(disk.calls() + call, Fault::Full);
+            if rig.write(0, &[2; 4096]).is_ok() {
+                break;
+            }
+            refused += 1;
+            disk.mend();
+            // Once the head holds the block an overwrite may be refused half-way.
+            let now = rig.read(0, BLOCK).unwrap()[0];
+            rig.flush().unwrap();
+            rig.merge_all();
+            assert_eq!(rig.read(0, BLOCK).unwrap()[0], now, "{steps} {call}");
+            assert_eq!(after_power_cut(&disk), now, "{steps} {call}");
+        }
+    }
+    assert!(refused > 10, "only {refused} refusals");
+}
+
 /// The tree of a source, oldest first, each layer on the one before.
 fn chain(rig: &Rig<SimDisk>, layers: &[u64]) -> BeginRebuild {
     let links = layers.iter().enumerate().map(|(at, raw)| LayerLink {
@@ -261,6 +313,32 @@ fn a_sync_that_meets_a_full_disk_faults_what_is_in_use() {
         faulted >= 4,
         "{faulted}: three files and a directory are synced"
     );
+}
+
+#[test]
+fn what_a_full_disk_did_not_let_be_expanded_is_read_and_written_as_before() {
+    let mut refused = 0;
+    for call in 0.. {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(599 * BLOCK, &[1; 4096]).unwrap();
+        rig.replica.close(rig.epoch).unwrap();
+        // No sum is in memory.
+        let mut rig = Rig::load(&disk, BLOCKS, 2);
+        disk.fail(disk.calls() + call, Fault::Full);
+        if rig.expand(BLOCKS + 5).is_ok() {
+            break;
+        }
+        if *rig.replica.state() == State::Ready {
+            refused += 1;
+            assert_eq!(rig.read(599 * BLOCK, BLOCK).unwrap(), [1; 4096]);
+            rig.write(599 * BLOCK + 512, &[2; 512]).unwrap();
+            rig.flush().unwrap();
+            rig.expand(BLOCKS + 5).unwrap();
+            rig.write(604 * BLOCK, &[3; 4096]).unwrap();
+            assert_eq!(rig.read(599 * BLOCK, BLOCK).unwrap()[512], 2);
+        }
+    }
+    assert!(refused >= 4, "only {refused} refusals");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Merges and the space that they need.
 
 use super::model::sectors;
-use super::operations::exported;
 use super::support::{BLOCK, Rig, directory, layer};
+use super::world::exported;
 use crate::disk::sim::{Fate, Fault, SimDisk};
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{BlockRun, LayerFiles, Lengths, Part, file_path};

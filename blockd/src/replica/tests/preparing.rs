@@ -6,8 +6,8 @@ use ankole_proto::{Extent, LayerId};
 
 use super::cloning::{BLOCKS, clone_at, load_clone};
 use super::model::sectors;
-use super::operations::exported_from;
 use super::support::{BLOCK, Place, Rig, directory, layer, new_disk};
+use super::world::exported_from;
 use crate::disk::sim::{Fate, Fault, SimDisk};
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{Part, file_path};

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::operations::{World, operation};
+use super::steps::{Operation, operation};
 use super::support::{BLOCK, Place, Rig, cases, directory, layer, new_disk};
+use super::world::World;
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, SimDisk};
 use crate::layer::{Part, file_path};
@@ -192,11 +193,10 @@ proptest! {
         for operation in &operations {
             world.apply(operation).unwrap();
         }
-        let plan = world.plan.take();
-        world.rig.merge_all_after(plan);
+        world.end_all().unwrap();
+        world.merge_all().unwrap();
         settle_all(&mut world.rig);
-        let epoch = world.rig.epoch;
-        world.rig.replica.close(epoch).unwrap();
+        world.apply(&Operation::Close).unwrap();
         // Every block that a layer holds.
         let mut held = Vec::new();
         for link in world.rig.replica.layers() {
@@ -262,8 +262,8 @@ proptest! {
         for operation in &later {
             world.apply(operation).unwrap();
         }
-        let plan = world.plan.take();
-        world.rig.merge_all_after(plan);
+        world.end_all().unwrap();
+        world.merge_all().unwrap();
         count_all(&mut world.rig);
         let usage = world.rig.replica.usage();
         let total: u64 = usage.iter().map(|usage| usage.used_bytes).sum();
@@ -274,7 +274,7 @@ proptest! {
             prop_assert_eq!(usage.used_bytes, layer.used_bytes);
             prop_assert_eq!(usage.reclaimable_bytes, layer.reclaimable_bytes);
         }
-        if let Some(gone) = world.choose(which) {
+        if let Some(gone) = world.model.choose(which) {
             let children = |id| usage.iter().filter(|of| of.link.parent == Some(id)).count();
             // One that waits for its last child would go with this one.
             let others_wait = usage.iter().any(|usage| usage.removing);

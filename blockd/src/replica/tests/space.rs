@@ -1,10 +1,13 @@
 //! Space: what is refused when it is short and what goes on, and when it comes back.
 
+use ankole_proto::BlockNumber;
 use ankole_proto::wire::ErrorCode;
+use proptest::prelude::*;
 
 use super::model::sectors;
-use super::operations::exported;
-use super::support::{BLOCK, Rig, directory, layer};
+use super::steps::{Operation, operation};
+use super::support::{BLOCK, Rig, cases, directory, layer};
+use super::world::{World, exported};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, SimDisk};
 use crate::replica::{DataError, Medium, Progress, Refusal, State, WorkError};
@@ -145,6 +148,71 @@ fn above_the_high_water_mark_a_shared_layer_is_not_copied() {
     disk.set_capacity(space.capacity_bytes + 100 * BLOCK);
     rig.merge_all();
     assert!(rig.read_all() == wanted());
+}
+
+/// Whether an operation needs space for a block that the head does not hold.
+fn needs_a_block(world: &World, operation: &Operation) -> bool {
+    let (replica, model) = (&world.rig.replica, &world.model);
+    let head = replica.index.slot(replica.head());
+    let blocks = |first: u64, end: u64| (first / 8..end.div_ceil(8)).map(BlockNumber::from_raw);
+    match *operation {
+        Operation::Write { first, count, .. } => {
+            let (first, count) = model.inside(first, count);
+            blocks(first, first + count).any(|block| replica.index.slot_of(block) != head)
+        }
+        Operation::Unmap { first, count } => {
+            let (first, count) = model.inside(first, count);
+            // Only of blocks that it covers in part something is written, unless they read as zeros.
+            let is_whole = |block: &BlockNumber| {
+                let start = block.raw() * 8;
+                first <= start && start + 8 <= first + count
+            };
+            blocks(first, first + count)
+                .filter(|block| !is_whole(block) && !replica.reads_as_hole(*block))
+                .any(|block| replica.index.slot_of(block) != head)
+        }
+        _ => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(2000))]
+
+    #[test]
+    fn above_the_high_water_mark_first_writes_are_refused_and_all_else_goes_on(
+        before in prop::collection::vec(operation(BLOCKS * 8), 1..30),
+        above in prop::collection::vec(operation(BLOCKS * 8), 1..30),
+        after in prop::collection::vec(operation(BLOCKS * 8), 1..10),
+    ) {
+        let (disk, rig) = Rig::new(BLOCKS);
+        let mut world = World::new(disk.clone(), rig);
+        for operation in &before {
+            world.apply(operation).unwrap();
+        }
+        let space = disk.space().unwrap();
+        // What is kept free for merges, maps and descriptions.
+        let reserve = 64 * BLOCK;
+        disk.set_capacity(space.capacity_bytes - space.free_bytes + reserve);
+        for operation in &above {
+            world.rig.replica.allow_allocation(false);
+            let is_refused = needs_a_block(&world, operation);
+            let done = world.apply(operation);
+            prop_assert_eq!(done.is_err(), is_refused, "{:?}: {:?}", operation, done);
+            if let Err(refused) = done {
+                prop_assert_eq!(refused.code, Some(ErrorCode::NoSpace));
+                world.take_refusal();
+            }
+        }
+        disk.set_capacity(space.capacity_bytes);
+        world.rig.replica.allow_allocation(true);
+        for operation in &after {
+            world.apply(operation).unwrap();
+        }
+        world.end_all().unwrap();
+        world.compare();
+        world.merge_all().unwrap();
+        world.compare();
+    }
 }
 
 #[test]

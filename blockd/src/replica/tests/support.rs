@@ -26,6 +26,11 @@ pub(super) fn cases(least: u32) -> ProptestConfig {
     }
 }
 
+/// At least so many sequences that take long each; as many times more as `PROPTEST_CASES` asks for.
+pub(super) fn sequences(least: u64) -> u64 {
+    least * (u64::from(ProptestConfig::default().cases) / 5000).max(1)
+}
+
 pub(super) fn directory() -> &'static Path {
     Path::new(DIRECTORY)
 }
@@ -224,15 +229,5 @@ impl<D: Disk> Rig<D> {
 
     pub(super) fn merge_all(&mut self) {
         while self.merge_step() {}
-    }
-}
-
-impl<D: Disk> Rig<D> {
-    /// Finishes a merge's plan that ran, and merges all that is to be merged.
-    pub(super) fn merge_all_after(&mut self, plan: Option<crate::replica::FlushPlan<D>>) {
-        if let Some(plan) = plan {
-            self.replica.finish_flush(plan, Ok(())).unwrap();
-        }
-        self.merge_all();
     }
 }
