@@ -4,8 +4,9 @@ use ankole_proto::wire::rebuild::ContentsDigest;
 use ankole_proto::{ChunkNumber, Epoch};
 use proptest::prelude::*;
 
-use super::operations::{World, operation};
+use super::steps::{Operation, Work, operation};
 use super::support::{BLOCK, Rig, cases, directory, layer};
+use super::world::World;
 use crate::disk::sim::SimDisk;
 use crate::disk::{Disk, DiskFile};
 use crate::layer::{Part, file_path};
@@ -44,6 +45,7 @@ fn expected(above: &[u8], below: &[u8], chunk: u64) -> (u64, [u8; 32]) {
 
 /// The digest of every chunk of the head and of every layer that is left is that of the model.
 fn check(world: &mut World) {
+    world.apply(&Operation::Open).unwrap();
     let head = world.model.head;
     let mut layers = world.model.sealed.clone();
     layers.insert(head, world.model.now.clone());
@@ -72,7 +74,7 @@ proptest! {
         }
         check(&mut world);
         for _ in 0..8 {
-            world.apply(&super::operations::Operation::MergeStep).unwrap();
+            world.apply(&Operation::Do(Work::Merge)).unwrap();
             check(&mut world);
         }
     }
