@@ -316,6 +316,47 @@ fn a_sync_that_meets_a_full_disk_faults_what_is_in_use() {
 }
 
 #[test]
+fn a_copy_of_a_shared_layer_that_a_full_disk_refuses_is_made_by_the_next_attempt() {
+    let mut refused = 0;
+    for call in 0.. {
+        let (disk, mut rig) = Rig::new(BLOCKS);
+        rig.write(0, &[1; 4096]).unwrap();
+        rig.seal(2).unwrap();
+        rig.write(7 * BLOCK, &[7; 4096]).unwrap();
+        rig.seal(3).unwrap();
+        super::cloning::clone_at(&mut rig, BLOCKS, 2).unwrap();
+        rig.replica.remove_layer(layer(1)).unwrap();
+        let end = disk.calls() + call;
+        disk.fail(end, Fault::Full);
+        let before = refused;
+        while rig.replica.is_shared(layer(2)).unwrap() {
+            let done = match rig.replica.merge_step(3) {
+                Ok(Progress::Sync(plan)) => {
+                    let result = plan.run();
+                    rig.replica.finish_flush(plan, result).is_ok()
+                }
+                done => done.is_ok(),
+            };
+            refused += u64::from(!done);
+            if rig.replica.state() != &State::Ready {
+                break;
+            }
+        }
+        if disk.calls() <= end {
+            break;
+        }
+        if let State::Faulted { reason } = rig.replica.state().clone() {
+            // The copies have taken the place of the shared files: they are in use.
+            assert!(!rig.replica.is_shared(layer(2)).unwrap(), "{reason}");
+        } else if refused > before {
+            rig.merge_all();
+            assert_eq!(rig.read(0, BLOCK).unwrap(), [1; 4096], "call {call}");
+        }
+    }
+    assert!(refused > 8, "only {refused} refusals");
+}
+
+#[test]
 fn what_a_full_disk_did_not_let_be_expanded_is_read_and_written_as_before() {
     let mut refused = 0;
     for call in 0.. {
