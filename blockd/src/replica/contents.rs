@@ -35,7 +35,7 @@ pub struct ContentsHasher {
     next: u64,
     hash: blake3::Hasher,
     blocks: u64,
-    /// Of the part before; the next one must have the same.
+    /// Of the parts before.
     base: Option<Option<LayerId>>,
 }
 
@@ -82,13 +82,13 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Takes in the next blocks of the chunk. What is written to it meanwhile is the caller's to
-    /// prevent; merges may go on.
+    /// Takes in the next blocks of the chunk; from the first on when the base has come to be removed
+    /// since the part before. What is written to the chunk meanwhile is the caller's to prevent; merges
+    /// may go on.
     ///
     /// # Errors
     ///
-    /// [`LayerError`]; `NoSuchLayer` also for a layer that is being removed, and when the base has
-    /// come to be removed since the part before.
+    /// [`LayerError`]; `NoSuchLayer` also for a layer that is being removed.
     pub fn hash_contents(
         &mut self,
         epoch: Epoch,
@@ -112,9 +112,10 @@ impl<D: Disk> Replica<D> {
         let end = chain.iter().position(at_base).unwrap_or(chain.len());
         let (own, below) = chain.split_at(end);
         let base = below.first().copied();
-        if *hasher.base.get_or_insert(base) != base {
-            return Err(LayerError::NoSuchLayer(layer));
+        if hasher.base.is_some_and(|before| before != base) {
+            *hasher = ContentsHasher::new(layer, chunk);
         }
+        hasher.base = Some(base);
         let last = whole.end() / BLOCK_BYTES;
         let part_end = hasher.next.saturating_add(blocks_max).min(last);
         let part: Vec<BlockNumber> = (hasher.next..part_end).map(BlockNumber::from_raw).collect();

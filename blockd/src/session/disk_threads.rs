@@ -1,5 +1,5 @@
-//! The few threads that do what would keep a connection waiting: syncs; and others for what takes so
-//! long that syncs must not wait for it: copies of whole layers.
+//! The few threads that do what would keep a connection waiting: syncs; and others for what syncs must
+//! not wait for: copies of whole layers, which take long, and digests of contents, which have time.
 
 use std::num::NonZeroUsize;
 use std::thread::JoinHandle;
@@ -18,6 +18,7 @@ const JOBS_WAITING_MAX: usize = 1024;
 pub(super) struct DiskThreads {
     jobs: Option<Sender<Job>>,
     long_jobs: Option<Sender<Job>>,
+    digests: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -49,7 +50,7 @@ fn give(jobs: Option<&Sender<Job>>, job: Job) {
 }
 
 impl DiskThreads {
-    /// Starts this many threads for syncs, and so many for long jobs.
+    /// Starts this many threads for syncs, so many for long jobs, and one for digests.
     ///
     /// # Errors
     ///
@@ -58,9 +59,12 @@ impl DiskThreads {
         let (jobs, mut threads) = start_pool("disk", count)?;
         let (long_jobs, more) = start_pool("copy", long)?;
         threads.extend(more);
+        let (digests, one) = start_pool("digest", NonZeroUsize::MIN)?;
+        threads.extend(one);
         Ok(Self {
             jobs: Some(jobs),
             long_jobs: Some(long_jobs),
+            digests: Some(digests),
             threads,
         })
     }
@@ -74,6 +78,11 @@ impl DiskThreads {
     pub(super) fn run_long(&self, job: Job) {
         give(self.long_jobs.as_ref(), job);
     }
+
+    /// Has a digest made: one after the other, and nothing else waits for it.
+    pub(super) fn run_digest(&self, job: Job) {
+        give(self.digests.as_ref(), job);
+    }
 }
 
 impl Drop for DiskThreads {
@@ -81,6 +90,7 @@ impl Drop for DiskThreads {
     fn drop(&mut self) {
         self.jobs = None;
         self.long_jobs = None;
+        self.digests = None;
         let own = std::thread::current().id();
         for thread in self.threads.drain(..) {
             // The last owner may be a job: a thread cannot wait for itself.
@@ -127,9 +137,13 @@ mod tests {
         let (synced, sync) = bounded::<()>(1);
         for _ in 0..8 {
             let sync = sync.clone();
+            // Each lasts until the sync below is done and its end of the channel gone.
+            let digest = sync.clone();
             pool.run_long(Box::new(move || {
-                // Lasts until the sync below is done and its end of the channel gone.
                 let _ = sync.recv();
+            }));
+            pool.run_digest(Box::new(move || {
+                let _ = digest.recv();
             }));
         }
         pool.run(Box::new(move || drop(synced)));

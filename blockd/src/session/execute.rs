@@ -276,7 +276,7 @@ fn sync(tenant: &Tenant, link: &Arc<Link>, disk_threads: &DiskThreads, header: H
     }
 }
 
-/// Has a disk thread read a chunk for a comparison, while the connection goes on.
+/// Has a thread of its own read a chunk for a comparison, while the connection goes on.
 fn digest_contents(
     tenant: &Tenant,
     link: &Arc<Link>,
@@ -286,7 +286,7 @@ fn digest_contents(
 ) {
     let deferred = link.defer(header);
     let tenant = tenant.clone();
-    disk_threads.run(Box::new(move || {
+    disk_threads.run_digest(Box::new(move || {
         deferred.answer(match tenant.digest_contents(layer, chunk) {
             Ok(payload) => Answer::Done(payload),
             Err(denial) => Answer::Refused(denial),

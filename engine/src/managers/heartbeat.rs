@@ -91,14 +91,15 @@ pub fn report(
             })
             .collect(),
         held_task: status.held_task.map_or(0, |task| task.0),
-        comparison: status.comparison.map(comparison),
+        comparison: status.comparison.as_ref().map(comparison),
     }
 }
 
-fn comparison(status: ComparisonStatus) -> v1::ComparisonReport {
+fn comparison(status: &ComparisonStatus) -> v1::ComparisonReport {
     v1::ComparisonReport {
         request: status.request,
         finished: status.is_finished,
+        alike_replicas: status.alike.iter().map(ToString::to_string).collect(),
         progress: Some(v1::ComparisonProgress {
             done_bytes: status.done_bytes,
             total_bytes: status.total_bytes,

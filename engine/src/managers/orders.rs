@@ -137,6 +137,7 @@ fn member(message: v1::ReplicaOfVolume) -> Result<Member, OrdersError> {
     Ok(Member {
         replica,
         node,
+        independent: message.independent,
         address: address(replica, message.address, message.socket)?,
         role,
         damages: message

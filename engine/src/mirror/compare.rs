@@ -7,18 +7,24 @@
 //! merges are. For a chunk of the head the range is locked as a rebuild locks it: nothing
 //! overlapping is in flight while the replicas answer.
 //!
-//! A difference is asked for twice. Then the replicas that most agree with are right, and each other
-//! one is recorded lost, so that it is made equal again by a rebuild, which copies what differs.
-//! Without a majority nobody can say who is right: nothing is changed, and the managers are told.
+//! A difference is asked for twice. Then what more than half of the in-sync replicas say is right, if
+//! two of them are independent: one that was made equal to another says what that one says. Each other
+//! replica is put on record as lost, so that it is made equal again by a rebuild, which copies what
+//! differs; until then it goes on to count, because whatever it holds elsewhere was acknowledged with
+//! it. Without such a majority nobody can say who is right: nothing is changed, and the managers are
+//! told.
+//!
+//! Nobody waits for a comparison, and no replica is given up for answering late. A lock is given back
+//! when the answers take long.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use ankole_proto::wire::rebuild::{ContentsDigest, ContentsOf};
 use ankole_proto::wire::{ErrorCode, Frame, Header, Opcode};
-use ankole_proto::{BLOCK_BYTES, CHUNK_BYTES, ChunkNumber, LayerId, ReplicaId};
+use ankole_proto::{BLOCK_BYTES, CHUNK_BYTES, ChunkNumber, Extent, LayerId, ReplicaId, VolumeSize};
 
-use super::event::{Effect, LinkId};
+use super::event::{Effect, LinkId, Record, RecordRefusal};
 use super::job::{JobId, Purpose};
 use super::loss::Grace;
 use super::rebuild::Pace;
@@ -32,6 +38,10 @@ use crate::volume::Moment;
 const TRIES_MAX: u32 = 30;
 /// The pause before such a chunk is tried again.
 const TRY_PAUSE: Duration = Duration::from_secs(1);
+/// So many chunks that cannot be compared, one after the other, and the rest of the layer is given up.
+const SKIPPED_IN_ROW_MAX: u32 = 8;
+/// When the answers for one chunk take longer, the comparison ends.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// The comparison under way, or the last one, and the questions asked.
 #[derive(Debug, Default)]
@@ -39,6 +49,16 @@ pub(super) struct Comparisons {
     active: Option<Comparison>,
     told: Option<ComparisonStatus>,
     last_look: LookId,
+    /// Replicas that differ from the majority, until that is on record.
+    wrong: BTreeMap<ReplicaId, Wrong>,
+}
+
+/// A replica whose loss is to be recorded.
+#[derive(Debug)]
+struct Wrong {
+    reason: String,
+    /// `None` while the managers are asked.
+    ask_at: Option<Moment>,
 }
 
 /// Names one question to all replicas; what answers an older one is ignored.
@@ -62,6 +82,9 @@ struct Comparison {
     differing_chunks: u64,
     undecided_chunks: u64,
     skipped_chunks: u64,
+    skipped_in_row: u32,
+    /// Those that were in sync when it began and have answered alike for every chunk until now.
+    alike: BTreeSet<ReplicaId>,
 }
 
 /// A chunk that the replicas are asked about.
@@ -71,7 +94,10 @@ struct Look {
     began: Moment,
     /// Holds the range of a chunk of the head; asked when it has the lock.
     job: Option<JobId>,
-    is_asked: bool,
+    extent: Extent,
+    asked_at: Option<Moment>,
+    /// The lock was given back before all had answered.
+    is_too_late: bool,
     /// The replicas differed when they were asked before.
     confirms: bool,
     answers: BTreeMap<ReplicaId, (LinkId, Option<Answer>)>,
@@ -102,7 +128,7 @@ enum Judgement {
 
 impl Look {
     fn is_answered(&self) -> bool {
-        self.is_asked && self.answers.values().all(|(_, answer)| answer.is_some())
+        self.asked_at.is_some() && self.answers.values().all(|(_, answer)| answer.is_some())
     }
 
     fn judge(&self) -> Judgement {
@@ -144,42 +170,61 @@ impl Mirror {
         if !matches!(self.phase, Phase::Serving) {
             return;
         }
+        self.ask_about_wrong(now, effects);
         self.begin_comparison(now);
-        let beside_others = self.is_beside_others(now);
-        // A chunk that nobody has to be asked about again is followed by the next with the next tick.
         self.forget_answers_of_absent(now, effects);
-        let Some(active) = &self.comparisons.active else {
+        self.limit_look(now);
+        let beside_others = self.is_beside_others(now);
+        let is_alone = self
+            .replicas
+            .values()
+            .filter(|one| one.is_readable())
+            .count()
+            < 2;
+        let Some(active) = &mut self.comparisons.active else {
             return;
         };
-        if active.look.is_none() && now >= active.free_at(beside_others) {
+        if active.look.is_some() || now < active.free_at(beside_others) {
+            return;
+        }
+        if is_alone && !active.layers.is_empty() {
+            // There is nobody to compare with.
+            active.resume_at = now + TRY_PAUSE;
+        } else {
             self.look(false, now, effects);
         }
     }
 
     /// When it has something to do that only time brings about.
     pub(super) fn comparison_wake_at(&self) -> Option<Moment> {
-        let active = self.comparisons.active.as_ref()?;
-        let serving = matches!(self.phase, Phase::Serving);
-        let at = active.free_at(self.is_beside_others(self.now));
-        (serving && active.look.is_none() && at > self.now).then_some(at)
+        if !matches!(self.phase, Phase::Serving) {
+            return None;
+        }
+        let wrong = self.comparisons.wrong.values().filter_map(|one| one.ask_at);
+        let active = self
+            .comparisons
+            .active
+            .as_ref()
+            .map(|active| match &active.look {
+                Some(look) => self.look_limit(look),
+                None => active.free_at(self.is_beside_others(self.now)),
+            });
+        wrong.chain(active).filter(|at| *at > self.now).min()
     }
 
     /// How far it is, or what the last one found.
     pub(super) fn comparison_status(&self) -> Option<ComparisonStatus> {
         match &self.comparisons.active {
             Some(active) => Some(active.status(self.orders.size, false, self.now)),
-            None => self.comparisons.told,
+            None => self.comparisons.told.clone(),
         }
     }
 
+    /// A comparison under way is finished before the next one begins.
     fn begin_comparison(&mut self, now: Moment) {
-        let wanted = self.orders.comparison;
-        let known = match (&self.comparisons.active, &self.comparisons.told) {
-            (Some(active), _) => active.request,
-            (None, Some(told)) => told.request,
-            (None, None) => 0,
-        };
-        if wanted <= known {
+        let told = self.comparisons.told.as_ref();
+        let is_made = self.orders.comparison <= told.map_or(0, |told| told.request);
+        if is_made || self.comparisons.active.is_some() {
             return;
         }
         let Some(one) = self.replicas.values().find(|one| one.is_readable()) else {
@@ -189,9 +234,9 @@ impl Mirror {
         let sealed = one.tree.iter().map(|link| link.layer);
         let sealed = sealed.filter(|layer| *layer != head);
         let layers: VecDeque<LayerId> = sealed.chain([head]).collect();
-        self.drop_comparison();
+        let in_sync = self.replicas.values().filter(|one| one.is_in_sync());
         self.comparisons.active = Some(Comparison {
-            request: wanted,
+            request: self.orders.comparison,
             began: now,
             layers_total: layers.len() as u64,
             layers,
@@ -203,13 +248,62 @@ impl Mirror {
             differing_chunks: 0,
             undecided_chunks: 0,
             skipped_chunks: 0,
+            skipped_in_row: 0,
+            alike: in_sync.map(Replica::id).collect(),
         });
     }
 
-    /// The comparison is given up; the next engine, or newer orders, begin it again.
+    /// The comparison is given up; the next engine begins it again.
     pub(super) fn drop_comparison(&mut self) {
         let active = self.comparisons.active.take();
         if let Some(job) = active.and_then(|active| active.look?.job) {
+            self.finish_job(job);
+        }
+    }
+
+    /// What this replica holds was copied from another one.
+    pub(super) fn is_copied(&mut self, id: ReplicaId) {
+        if let Some(active) = &mut self.comparisons.active {
+            active.alike.remove(&id);
+        }
+        if let Some(told) = &mut self.comparisons.told {
+            told.alike.retain(|one| *one != id);
+        }
+    }
+
+    /// When somebody has waited for long enough.
+    fn look_limit(&self, look: &Look) -> Moment {
+        let end = look.began + LOOK_LIMIT;
+        let lock = look.asked_at.filter(|_| look.job.is_some());
+        let lock = lock.map(|at| at + self.config.limits.write_deadline / 2);
+        lock.map_or(end, |lock| lock.min(end))
+    }
+
+    /// Gives the lock of a chunk back whose answers take long, and the comparison up when they do not
+    /// come.
+    fn limit_look(&mut self, now: Moment) {
+        let active = self.comparisons.active.as_ref();
+        let Some(look) = active.and_then(|active| active.look.as_ref()) else {
+            return;
+        };
+        if now < self.look_limit(look) {
+            return;
+        }
+        let is_over = now >= look.began + LOOK_LIMIT;
+        let chunks = self.orders.size.chunks();
+        let mut job = None;
+        if let Some(active) = &mut self.comparisons.active {
+            if let Some(look) = &mut active.look {
+                job = look.job.take();
+                look.is_too_late = true;
+            }
+            if is_over {
+                active.look = None;
+                active.skip_rest(chunks);
+                self.attention = true;
+            }
+        }
+        if let Some(job) = job {
             self.finish_job(job);
         }
     }
@@ -224,7 +318,7 @@ impl Mirror {
             self.end_comparison(now);
             return;
         };
-        let extent = ChunkNumber::from_raw(active.chunk).extent_in(self.orders.size);
+        let extent = active.extent(self.orders.size);
         let is_head = layer == self.head;
         let locks = is_head && held.is_none();
         let job = if locks {
@@ -239,7 +333,9 @@ impl Mirror {
                 id,
                 began: now,
                 job,
-                is_asked: false,
+                extent,
+                asked_at: None,
+                is_too_late: false,
                 confirms,
                 answers: BTreeMap::new(),
             });
@@ -269,11 +365,15 @@ impl Mirror {
         };
         let body = ContentsOf(*layer).encode();
         let mut header = Header::request(Opcode::Digest, 0).with_payload(&body);
-        let extent = ChunkNumber::from_raw(active.chunk).extent_in(self.orders.size);
-        header.offset = extent.offset();
-        header.length = u32::try_from(extent.length()).unwrap_or(u32::MAX);
+        header.offset = look.extent.offset();
+        header.length = u32::try_from(look.extent.length()).unwrap_or(u32::MAX);
         header.watermark = watermark;
-        look.is_asked = true;
+        look.asked_at = Some(now);
+        let readable = self.replicas.values().filter(|one| one.is_readable());
+        if readable.count() < 2 {
+            self.judge_look(now, effects);
+            return;
+        }
         for replica in self.replicas.values_mut().filter(|one| one.is_readable()) {
             let Some(link) = replica.link() else {
                 continue;
@@ -282,9 +382,6 @@ impl Mirror {
             if replica.send(ask, header, body.clone(), now, effects) {
                 look.answers.insert(replica.id(), (link, None));
             }
-        }
-        if look.answers.len() < 2 {
-            self.judge_look(now, effects);
         }
     }
 
@@ -348,43 +445,44 @@ impl Mirror {
 
     /// Everybody has answered.
     fn judge_look(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let active = self.comparisons.active.as_mut();
-        let Some(look) = active.and_then(|active| active.look.as_ref()) else {
+        let active = self.comparisons.active.as_ref();
+        let Some((active, look)) = active.and_then(|one| Some((one, one.look.as_ref()?))) else {
             return;
         };
-        let judgement = look.judge();
+        let is_head = active.layers.front() == Some(&self.head);
+        // What is new at the end of a volume that has grown was not locked.
+        let has_grown = look.extent != active.extent(self.orders.size);
+        let judgement = match look.judge() {
+            _ if look.is_too_late || has_grown => Judgement::Unclear,
+            // The head is there; it is this engine that knows it no more, or not yet.
+            Judgement::LayerGone if is_head => Judgement::Unclear,
+            judgement => judgement,
+        };
         if let (Judgement::Differ(_), false) = (&judgement, look.confirms) {
             self.look(true, now, effects);
             return;
         }
         self.attention = true;
-        let alone = look.answers.len() < 2;
+        let is_alone = look.answers.len() < 2;
+        let answered: BTreeSet<ReplicaId> = look.answers.keys().copied().collect();
         let (bytes, took) = (look.bytes(), now.since(look.began));
         let rest = took.min(self.config.limits.rebuild_rest_max);
+        let chunks = self.orders.size.chunks();
         let Some(active) = &mut self.comparisons.active else {
             return;
         };
         let job = active.look.take().and_then(|look| look.job);
         active.pace.take(bytes, now);
         active.pace.rest(rest, now);
-        let chunks = self.orders.size.chunks();
         match judgement {
-            Judgement::Equal => active.advance(chunks),
+            Judgement::Equal => {
+                active.alike.retain(|id| answered.contains(id));
+                active.skipped_in_row = 0;
+                active.advance(chunks);
+            }
             Judgement::LayerGone => active.next_layer(),
-            Judgement::Unable => {
-                active.skipped_chunks += active.left(chunks);
-                active.layers.clear();
-            }
-            // It is not the chunk's fault that there is nobody to compare with.
-            Judgement::Unclear if alone => active.resume_at = now + TRY_PAUSE,
-            Judgement::Unclear => {
-                active.tries += 1;
-                active.resume_at = now + TRY_PAUSE;
-                if active.tries >= TRIES_MAX {
-                    active.skipped_chunks += 1;
-                    active.advance(chunks);
-                }
-            }
+            Judgement::Unable => active.skip_rest(chunks),
+            Judgement::Unclear => active.try_again(is_alone, chunks, now),
             Judgement::Differ(digests) => self.found_difference(&digests, now, effects),
         }
         if let Some(job) = job {
@@ -399,16 +497,14 @@ impl Mirror {
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
+        let right = self.majority(digests);
         let chunks = self.orders.size.chunks();
         let Some(active) = &mut self.comparisons.active else {
             return;
         };
-        let agreeing = |wanted| digests.values().filter(|one| **one == wanted).count();
-        let right = digests
-            .values()
-            .copied()
-            .find(|one| agreeing(*one) * 2 > digests.len());
         let place = active.place();
+        active.alike.clear();
+        active.skipped_in_row = 0;
         active.differing_chunks += 1;
         active.undecided_chunks += u64::from(right.is_none());
         active.advance(chunks);
@@ -418,27 +514,58 @@ impl Mirror {
         let wrong = digests.iter().filter(|(_, digest)| **digest != right);
         for id in wrong.map(|(id, _)| *id) {
             let reason = format!("it reads otherwise than most replicas {place}");
-            self.give_up_differing(id, reason, now, effects);
+            let ask_at = Some(now);
+            self.comparisons
+                .wrong
+                .entry(id)
+                .or_insert(Wrong { reason, ask_at });
+            self.restart_rebuilds_from(id, now, effects);
         }
     }
 
-    /// What is on this replica is wrong somewhere: it does not count again before it was made equal.
-    fn give_up_differing(
+    /// What more than half of all in-sync replicas say, two of them independently.
+    fn majority(&self, digests: &BTreeMap<ReplicaId, ContentsDigest>) -> Option<ContentsDigest> {
+        let in_sync = self.replicas.values().filter(|one| one.is_in_sync());
+        let all = in_sync.count();
+        let mut said = digests.values().copied();
+        said.find(|wanted| {
+            let agreeing = digests.iter().filter(|(_, digest)| *digest == wanted);
+            let replicas = agreeing.clone().filter_map(|(id, _)| self.replicas.get(id));
+            let independent = replicas.filter(|one| one.member.independent);
+            agreeing.count() * 2 > all && independent.count() > 1
+        })
+    }
+
+    /// Has the loss of those that are wrong recorded.
+    fn ask_about_wrong(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let replicas = &self.replicas;
+        let counts = |id: &ReplicaId| replicas.get(id).is_some_and(Replica::is_in_sync);
+        self.comparisons.wrong.retain(|id, _| counts(id));
+        for (replica, wrong) in &mut self.comparisons.wrong {
+            if wrong.ask_at.is_some_and(|at| now >= at) {
+                wrong.ask_at = None;
+                effects.push(Effect::Record(Record::ReplicaLost {
+                    replica: *replica,
+                    reason: wrong.reason.clone(),
+                }));
+            }
+        }
+    }
+
+    /// The managers answered whether a loss is on record.
+    pub(super) fn difference_recorded(
         &mut self,
         id: ReplicaId,
-        reason: String,
+        refusal: Option<&RecordRefusal>,
         now: Moment,
-        effects: &mut Vec<Effect>,
     ) {
-        if let Some(replica) = self.replicas.get_mut(&id) {
-            replica.missed = true;
-        }
-        self.lose(id, reason, Grace::None, now, effects);
-        // Its loss is recorded first, with the reason.
         let pause = self.config.limits.record_pause;
-        let down = self.replicas.get_mut(&id).and_then(Replica::connecting_mut);
-        if let Some(down) = down {
-            down.retry_at = now + pause;
+        if let Some(RecordRefusal::Unreachable(_)) = refusal
+            && let Some(wrong) = self.comparisons.wrong.get_mut(&id)
+        {
+            wrong.ask_at = Some(now + pause);
+        } else {
+            self.comparisons.wrong.remove(&id);
         }
     }
 
@@ -458,6 +585,37 @@ impl Comparison {
             self.pace.free_at()
         };
         paced.max(self.resume_at)
+    }
+
+    /// The chunk under way.
+    fn extent(&self, size: VolumeSize) -> Extent {
+        ChunkNumber::from_raw(self.chunk).extent_in(size)
+    }
+
+    /// The chunk cannot be compared now. With nobody to compare it with, that is not its fault.
+    fn try_again(&mut self, is_alone: bool, chunks: u64, now: Moment) {
+        self.resume_at = now + TRY_PAUSE;
+        self.tries += u32::from(!is_alone);
+        if self.tries < TRIES_MAX {
+            return;
+        }
+        self.alike.clear();
+        self.skipped_in_row += 1;
+        if self.skipped_in_row < SKIPPED_IN_ROW_MAX {
+            self.skipped_chunks += 1;
+            self.advance(chunks);
+        } else {
+            self.skipped_chunks += chunks.saturating_sub(self.chunk);
+            self.next_layer();
+        }
+    }
+
+    /// Nothing more can be compared.
+    fn skip_rest(&mut self, chunks: u64) {
+        self.skipped_chunks += self.left(chunks);
+        self.alike.clear();
+        self.layers.clear();
+        self.chunk = 0;
     }
 
     /// Goes on to the next chunk.
@@ -489,12 +647,7 @@ impl Comparison {
         format!("in bytes {from} to {to} of layer {layer:016x}")
     }
 
-    fn status(
-        &self,
-        size: ankole_proto::VolumeSize,
-        is_finished: bool,
-        now: Moment,
-    ) -> ComparisonStatus {
+    fn status(&self, size: VolumeSize, is_finished: bool, now: Moment) -> ComparisonStatus {
         let chunks = size.chunks();
         let total = self.layers_total * chunks;
         let bytes = |part: u64| part.saturating_mul(CHUNK_BYTES);
@@ -510,6 +663,11 @@ impl Comparison {
             differing_chunks: self.differing_chunks,
             undecided_chunks: self.undecided_chunks,
             skipped_chunks: self.skipped_chunks,
+            alike: if is_finished {
+                self.alike.iter().copied().collect()
+            } else {
+                Vec::new()
+            },
         }
     }
 }

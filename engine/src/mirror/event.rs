@@ -54,6 +54,8 @@ pub struct Member {
     /// What its blockd found damaged, to be repaired from another replica. Listed until its blockd
     /// has found it sound.
     pub damages: Vec<Damage>,
+    /// Nothing of it was copied from another one since it was last found to be equal to all.
+    pub independent: bool,
     /// Bytes per second that its rebuild may copy; `None`: no limit.
     pub rebuild_bytes_per_second: Option<NonZeroU64>,
 }

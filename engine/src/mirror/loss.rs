@@ -261,6 +261,7 @@ impl Mirror {
         }
         match record {
             Record::ReplicaLost { replica, .. } => {
+                self.difference_recorded(replica, refusal.as_ref(), now);
                 self.loss_recorded(replica, refusal, now, effects);
             }
             Record::ReplicaInSync { replica } => {

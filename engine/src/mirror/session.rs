@@ -110,6 +110,8 @@ pub(super) struct Session {
     /// In the order in which they were sent, as their ids grow.
     quick: BTreeMap<u64, Owed>,
     patient: BTreeMap<u64, Owed>,
+    /// Nobody is given up for being late with these.
+    idle: BTreeMap<u64, Owed>,
     pub(super) pinged: Moment,
 }
 
@@ -120,6 +122,7 @@ impl Session {
             last_request: 0,
             quick: BTreeMap::new(),
             patient: BTreeMap::new(),
+            idle: BTreeMap::new(),
             pinged: now,
         }
     }
@@ -129,10 +132,11 @@ impl Session {
         self.quick
             .remove(&request_id)
             .or_else(|| self.patient.remove(&request_id))
+            .or_else(|| self.idle.remove(&request_id))
     }
 
     pub(super) fn owed(&self) -> usize {
-        self.quick.len() + self.patient.len()
+        self.quick.len() + self.patient.len() + self.idle.len()
     }
 
     /// When the oldest quick and the oldest patient request were sent.
@@ -145,7 +149,9 @@ impl Session {
     pub(super) fn add(&mut self, ask: Ask, now: Moment) -> u64 {
         self.last_request += 1;
         let owed = Owed { ask, sent: now };
-        if ask.is_patient() {
+        if matches!(ask, Ask::Compare(_)) {
+            self.idle.insert(self.last_request, owed);
+        } else if ask.is_patient() {
             self.patient.insert(self.last_request, owed);
         } else {
             self.quick.insert(self.last_request, owed);

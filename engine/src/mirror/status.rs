@@ -31,7 +31,7 @@ pub struct Status {
 }
 
 /// How far a comparison of the replicas with each other is, and what it found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComparisonStatus {
     /// The number that the managers gave it.
     pub request: u64,
@@ -49,6 +49,8 @@ pub struct ComparisonStatus {
     pub undecided_chunks: u64,
     /// Chunks that could not be compared.
     pub skipped_chunks: u64,
+    /// When nothing differed: the replicas that were compared in every chunk and have not left since.
+    pub alike: Vec<ReplicaId>,
 }
 
 /// One replica at one moment.

@@ -290,7 +290,7 @@ impl Observed {
             message: report.message.clone(),
             repairs,
             held_task: report.held_task,
-            comparison: report.comparison,
+            comparison: report.comparison.clone(),
         };
         let older = self
             .engines

@@ -158,6 +158,7 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
             },
             damages: record::damages_to(&replica.wear.damages),
             rebuild_bytes_per_second: rebuild_rate(volume, node),
+            independent: replica.independent,
         });
     }
     rpc::EngineOrders {
@@ -179,7 +180,10 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
         reservations: reservations
             .map(|one| one.bytes.clone())
             .unwrap_or_default(),
-        comparison_request: volume.comparison.wanted().unwrap_or_default(),
+        comparison_request: match volume.comparison.wanted() {
+            Some(request) if volume.is_comparable() => request,
+            _ => 0,
+        },
     }
 }
 

@@ -116,6 +116,8 @@ pub struct Scrub {
 pub struct Comparison {
     /// The number of the last one that was ordered, from 1; 0: none ever was.
     pub request: u64,
+    /// When.
+    pub ordered_at_ms: u64,
     /// The number of the last one that was made, and what it found.
     pub made: u64,
     /// When that was.
@@ -180,6 +182,9 @@ pub struct Replica {
     pub mode_revision: u64,
     /// What is known of its medium.
     pub wear: Wear,
+    /// Nothing of it was copied from another one since it was created empty, or was found to be equal
+    /// to all others. Only what such replicas hold alike, two of them say.
+    pub independent: bool,
     /// While a clone is being created: the replica on the same disk whose layers it is to share.
     pub source: Option<ReplicaId>,
 }
@@ -418,6 +423,7 @@ impl Volume {
         found.reason = reason.to_owned();
         found.since_ms = at.ms;
         found.mode_revision = at.index;
+        found.independent &= next == ReplicaMode::InSync;
         Ok(())
     }
 

@@ -385,6 +385,23 @@ impl Mirror {
             .collect()
     }
 
+    /// What was copied from this source may be wrong.
+    pub(super) fn restart_rebuilds_from(
+        &mut self,
+        source: ReplicaId,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let from_it = |replica: &Replica| {
+            let rebuild = replica.rebuild();
+            !replica.counts() && rebuild.is_some_and(|one| one.source == Some(source))
+        };
+        for id in self.rebuilding(from_it) {
+            let reason = "the replica that it was rebuilt from differs from the others".to_owned();
+            self.lose(id, reason, Grace::None, now, effects);
+        }
+    }
+
     /// These targets did otherwise than the in-sync replicas did.
     pub(super) fn restart_rebuilds_of(
         &mut self,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use ankole_proto::{CHUNK_BYTES, VolumeSize};
 use bytes::Bytes;
 
-use super::super::event::Event;
+use super::super::event::{Event, Task, TaskId, TaskKind};
 use super::super::status::ComparisonStatus;
 use super::rules::{AWAY, outcome, serving, settle};
 use super::world::{World, layer, replica_id};
@@ -47,7 +48,7 @@ fn compared(world: &mut World) -> ComparisonStatus {
     told
 }
 
-fn found(told: ComparisonStatus) -> (u64, u64, u64) {
+fn found(told: &ComparisonStatus) -> (u64, u64, u64) {
     (
         told.differing_chunks,
         told.undecided_chunks,
@@ -67,7 +68,7 @@ fn spoil(world: &mut World, replica: u128, of: u64, block: u64) {
 #[test]
 fn equal_replicas_are_found_equal_also_under_load() {
     let mut world = layered(3);
-    assert_eq!(found(compared(&mut world)), (0, 0, 0));
+    assert_eq!(found(&compared(&mut world)), (0, 0, 0));
     order(&mut world);
     for number in 0.. {
         if world.history.in_flight() < 6 {
@@ -84,7 +85,7 @@ fn equal_replicas_are_found_equal_also_under_load() {
     }
     world.run_until("the end of the comparison", is_finished);
     let told = world.mirror.status().comparison.unwrap();
-    assert_eq!(found(told), (0, 0, 0));
+    assert_eq!(found(&told), (0, 0, 0));
     assert_eq!(told.request, 6);
     assert_eq!(world.losses, 0);
 }
@@ -99,7 +100,7 @@ fn how_a_replica_holds_what_reads_the_same_is_no_difference() {
     blocks.insert(0, below);
     blocks.insert(6, None);
     blocks.insert(7, Some(Bytes::from(vec![0; 4096])));
-    assert_eq!(found(compared(&mut world)), (0, 0, 0));
+    assert_eq!(found(&compared(&mut world)), (0, 0, 0));
 }
 
 #[test]
@@ -109,11 +110,11 @@ fn a_replica_that_lost_a_write_is_made_equal_to_the_majority() {
         let mut world = layered(3);
         spoil(&mut world, 2, of, block);
         let told = compared(&mut world);
-        assert_eq!(found(told), (1, 0, 0), "layer {of} block {block}");
+        assert_eq!(found(&told), (1, 0, 0), "layer {of} block {block}");
         world.run_until("the rebuild", |world| world.promotions == 1);
         assert_eq!(world.losses, 1);
         world.check_equal("after the rebuild");
-        assert_eq!(found(compared(&mut world)), (0, 0, 0));
+        assert_eq!(found(&compared(&mut world)), (0, 0, 0));
     }
 }
 
@@ -122,21 +123,112 @@ fn without_a_majority_nothing_is_done_and_it_is_told() {
     let mut world = layered(2);
     spoil(&mut world, 1, SEALED + 1, 5);
     spoil(&mut world, 2, 2, 514);
-    assert_eq!(found(compared(&mut world)), (2, 2, 0));
+    assert_eq!(found(&compared(&mut world)), (2, 2, 0));
     let mut three = layered(3);
     for (replica, block) in [(1, 4), (2, 5)] {
         spoil(&mut three, replica, SEALED + 1, block);
     }
-    assert_eq!(found(compared(&mut three)), (1, 1, 0), "three contents");
+    assert_eq!(found(&compared(&mut three)), (1, 1, 0), "three contents");
     for world in [world, three] {
         assert_eq!(world.losses, 0);
     }
 }
 
 #[test]
+fn replicas_that_were_copied_from_one_another_do_not_outvote_the_others() {
+    let mut world = layered(3);
+    spoil(&mut world, 2, 1, 0);
+    assert_eq!(found(&compared(&mut world)), (1, 0, 0));
+    world.run_until("the rebuild", |world| world.promotions == 1);
+    // Whichever of the others it was made equal to: if that one is wrong, so is the copy.
+    for replica in [2, 3] {
+        spoil(&mut world, replica, SEALED + 1, 6);
+    }
+    let told = compared(&mut world);
+    assert_eq!((found(&told), told.alike), ((1, 1, 0), Vec::new()));
+    assert_eq!(world.losses, 1);
+    // Once all were found alike, the copy is as good as the others.
+    spoil(&mut world, 1, SEALED + 1, 6);
+    let told = compared(&mut world);
+    assert_eq!((found(&told), told.alike.len()), ((0, 0, 0), 3));
+    for member in &mut world.orders.replicas {
+        member.independent = true;
+    }
+    spoil(&mut world, 1, SEALED + 1, 7);
+    assert_eq!(found(&compared(&mut world)), (1, 0, 0));
+    world.run_until("the rebuild", |world| world.promotions == 2);
+}
+
+#[test]
+fn a_replica_that_differs_counts_until_its_loss_is_on_record() {
+    let mut world = layered(3);
+    spoil(&mut world, 3, SEALED + 1, 6);
+    world.managers_away = true;
+    assert_eq!(found(&compared(&mut world)), (1, 0, 0));
+    for number in 0..4 {
+        let id = world.write(number, 1, false);
+        assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+    }
+    let id = world.read(0, 1);
+    assert!(matches!(outcome(&mut world, id), Outcome::Done(_)));
+    world.managers_away = false;
+    world.run_until("the rebuild", |world| world.promotions == 1);
+    world.check_equal("after the rebuild");
+}
+
+#[test]
+fn a_comparison_under_way_is_finished_before_the_next() {
+    let mut world = layered(3);
+    order(&mut world);
+    for _ in 0..6 {
+        world.deliver();
+    }
+    let begun = world.mirror.status().comparison.unwrap();
+    assert!(begun.request == 1 && !begun.is_finished, "{begun:?}");
+    order(&mut world);
+    assert_eq!(world.mirror.status().comparison.unwrap().request, 1);
+    world.run_until("the end of the comparison", is_finished);
+    assert_eq!(world.mirror.status().comparison.unwrap().request, 2);
+}
+
+#[test]
+fn what_a_volume_has_grown_by_is_looked_at_under_a_lock_of_its_own() {
+    let mut world = layered(3);
+    let grown = VolumeSize::from_bytes(world.orders.size.bytes() + CHUNK_BYTES).unwrap();
+    order(&mut world);
+    world.orders.tasks.push(Task {
+        id: TaskId(100),
+        kind: TaskKind::Expand { size: grown },
+    });
+    world.publish();
+    let done = |world: &World| is_finished(world) && world.orders.size == grown;
+    world.run_until("both", done);
+    let told = world.mirror.status().comparison.unwrap();
+    assert_eq!(found(&told), (0, 0, 0));
+    assert_eq!(world.losses, 0);
+}
+
+#[test]
+fn a_replica_that_does_not_answer_holds_nobody_up_and_is_not_given_up_for_it() {
+    let mut world = layered(3);
+    let deaf = &mut world.replicas.get_mut(&replica_id(3)).unwrap();
+    deaf.keeps_digests = true;
+    order(&mut world);
+    for number in 0..40 {
+        let id = world.write(number % 4, 1, false);
+        assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
+        settle(&mut world, Duration::from_secs(2));
+    }
+    world.run_until("the end of the comparison", is_finished);
+    let told = world.mirror.status().comparison.unwrap();
+    assert_eq!((told.differing_chunks, world.losses), (0, 0));
+    assert_eq!(told.skipped_chunks, 2 * (SEALED + 1));
+}
+
+#[test]
 fn a_write_goes_on_beside_the_comparison_of_its_chunk() {
     let mut world = layered(3);
-    // One replica never answers: the range stays locked until it is given up.
+    // One replica never answers: the range is locked until it is given up.
     order(&mut world);
     world.down.insert(replica_id(3), world.now + AWAY);
     let id = world.write(1, 1, false);
@@ -144,7 +236,7 @@ fn a_write_goes_on_beside_the_comparison_of_its_chunk() {
     world.down.clear();
     world.run_until("the end of the comparison", is_finished);
     let told = world.mirror.status().comparison.unwrap();
-    assert_eq!(found(told), (0, 0, 0));
+    assert_eq!(found(&told), (0, 0, 0));
 }
 
 #[test]
@@ -153,7 +245,7 @@ fn a_bad_block_is_repaired_and_then_compared() {
     let block = SEALED;
     let bad = &mut world.replicas.get_mut(&replica_id(2)).unwrap().bad;
     bad.push(block);
-    assert_eq!(found(compared(&mut world)), (0, 0, 0));
+    assert_eq!(found(&compared(&mut world)), (0, 0, 0));
     assert_eq!(world.replicas[&replica_id(2)].repaired, 1);
     assert_eq!(world.losses, 0);
 }
@@ -172,7 +264,7 @@ fn one_replica_alone_is_compared_when_there_is_another() {
     world.run_until("the end of the comparison", is_finished);
     assert_eq!(world.in_sync().len(), 2);
     let told = world.mirror.status().comparison.unwrap();
-    assert_eq!(found(told), (0, 0, 0));
+    assert_eq!(found(&told), (0, 0, 0));
 }
 
 #[test]
@@ -181,7 +273,7 @@ fn an_older_blockd_is_left_in_peace() {
     let old = &mut world.replicas.get_mut(&replica_id(2)).unwrap();
     old.knows_no_contents = true;
     let told = compared(&mut world);
-    assert_eq!(found(told), (0, 0, 2 * (SEALED + 1)));
+    assert_eq!(found(&told), (0, 0, 2 * (SEALED + 1)));
     assert_eq!(world.losses, 0);
 }
 

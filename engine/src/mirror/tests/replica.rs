@@ -60,6 +60,8 @@ pub(super) struct FakeReplica {
     pub(super) failing: Option<ErrorCode>,
     /// Its blockd is of before comparisons.
     pub(super) knows_no_contents: bool,
+    /// It never answers when it is asked for contents.
+    pub(super) keeps_digests: bool,
     /// Blocks that were rewritten in their layer.
     pub(super) repaired: usize,
     /// How often each chunk of each layer was compared, and how often it was set.
@@ -103,6 +105,7 @@ impl FakeReplica {
             full: false,
             failing: None,
             knows_no_contents: false,
+            keeps_digests: false,
             repaired: 0,
             compared: BTreeMap::new(),
             copied: BTreeMap::new(),
@@ -191,6 +194,13 @@ impl FakeReplica {
                 .retain(|(epoch, known)| *epoch != self.epoch || known.sequence != sequence);
             self.in_flight.push((self.epoch, entry));
         }
+    }
+
+    /// Whether it answers the frame at all.
+    pub(super) fn answers(&self, frame: &Frame) -> bool {
+        let contents =
+            frame.header.opcode == Opcode::Digest && frame.payload.len() == ContentsOf::BYTES;
+        !(contents && self.keeps_digests)
     }
 
     pub(super) fn execute(&mut self, frame: &Frame) -> Frame {

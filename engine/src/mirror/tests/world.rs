@@ -105,6 +105,7 @@ pub(super) fn member(number: u128, role: Role) -> Member {
         }),
         role,
         damages: Vec::new(),
+        independent: true,
         rebuild_bytes_per_second: None,
     }
 }
@@ -341,8 +342,10 @@ impl World {
         if !connection.inbox.is_empty() && !random.one_in(3) {
             let at = usize::try_from(random.below(connection.inbox.len() as u64)).unwrap();
             let frame = connection.inbox.swap_remove(at);
-            let reply = replica.execute(&frame);
-            connection.replies.push(reply);
+            if replica.answers(&frame) {
+                let reply = replica.execute(&frame);
+                connection.replies.push(reply);
+            }
         }
         if !connection.replies.is_empty() && !random.one_in(3) {
             let at = usize::try_from(random.below(connection.replies.len() as u64)).unwrap();
@@ -509,6 +512,7 @@ impl World {
                 }
                 // It is to be made equal again at once.
                 member.role = Role::Rebuilding;
+                member.independent = false;
                 self.losses += 1;
             }
             Record::ReplicaInSync { replica } => {

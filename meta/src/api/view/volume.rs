@@ -287,7 +287,7 @@ impl Teller<'_> {
         let wanted = self.volume.comparison.wanted();
         // Without another replica there is nothing to tell of.
         let said = said.filter(|_| self.volume.is_comparable());
-        let under_way = said.filter(|said| !said.finished && Some(said.request) == wanted);
+        let under_way = said.filter(|said| !said.finished && Some(said.request) <= wanted);
         under_way
             .and_then(|said| said.progress)
             .or_else(|| self.volume.comparison.told())

@@ -72,7 +72,7 @@ impl View<'_> {
     /// Whether a detached volume has something to do that only an engine can.
     fn needs_worker(self, volume: &Volume) -> bool {
         let settled = self.removal_settled(volume);
-        let compares = volume.comparison.wanted().is_some() && volume.is_comparable();
+        let compares = volume.comparison.wanted().is_some() && self.can_compare(volume);
         !volume.tasks.is_empty()
             || compares
             || volume.replicas.iter().any(|(id, one)| match one.mode {
@@ -89,6 +89,14 @@ impl View<'_> {
                 }
                 ReplicaMode::Creating | ReplicaMode::Deleting => false,
             })
+    }
+
+    /// Whether all in-sync replicas of a volume can be compared with each other now. One that is away
+    /// for a moment would be recorded lost by an engine that is started for that.
+    fn can_compare(self, volume: &Volume) -> bool {
+        let up = |node| liveness(self.state, self.observed, self.now, node) == Liveness::Up;
+        let mut in_sync = volume.in_mode(ReplicaMode::InSync);
+        volume.is_comparable() && in_sync.all(|(_, replica)| up(&replica.node))
     }
 
     /// Whether a replica has damage that a peer could mend.

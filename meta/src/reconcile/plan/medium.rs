@@ -7,7 +7,7 @@ use ankole_proto::rpc::v1::{
 };
 use ankole_proto::{Epoch, ReplicaId};
 
-use super::{Commands, View};
+use super::{Commands, SILENT_MS, View};
 use crate::reconcile::Sight;
 use crate::state::{DAMAGES_MAX, Phase, Replica, ReplicaMode, Volume, record};
 
@@ -18,11 +18,13 @@ const COMPARISON_PERIOD_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// due: all read the same disks.
 const COMPARISONS_MAX: usize = 2;
 
+/// How long an engine may take to say that it has begun one.
+const COMPARISON_BEGIN_MS: u64 = 60_000;
+
 impl View<'_> {
     pub(super) fn medium(self, commands: &mut Commands) {
         let volumes = self.state.volumes().values();
-        let under_way =
-            volumes.filter(|one| one.comparison.wanted().is_some() && one.is_comparable());
+        let under_way = volumes.filter(|volume| self.is_comparing(volume));
         let mut turns = COMPARISONS_MAX.saturating_sub(under_way.count());
         for volume in self.state.volumes().values() {
             commands.extend(self.comparison(volume));
@@ -37,6 +39,23 @@ impl View<'_> {
                 commands.extend(self.repairs(volume, id, replica));
             }
         }
+    }
+
+    /// Whether a comparison was ordered just now, or the volume's engine says that it makes one. Of an
+    /// engine that does not know of comparisons nothing is heard, and it keeps nobody waiting.
+    fn is_comparing(self, volume: &Volume) -> bool {
+        let Some(wanted) = volume.comparison.wanted() else {
+            return false;
+        };
+        let age_ms = self
+            .now
+            .wall_ms
+            .saturating_sub(volume.comparison.ordered_at_ms);
+        let seen = self.observed.engines.get(&volume.id);
+        let fresh = seen.filter(|seen| self.now.tick.since_ms(seen.at.tick) <= SILENT_MS);
+        let told = fresh.and_then(|seen| seen.said.comparison.as_ref());
+        age_ms < COMPARISON_BEGIN_MS
+            || told.is_some_and(|told| !told.finished && told.request <= wanted)
     }
 
     /// The next comparison, when the last is long ago.
@@ -54,19 +73,21 @@ impl View<'_> {
         })
     }
 
-    /// What the comparison that was wanted has found.
+    /// What the engine's last comparison has found, when that is not on record.
     fn comparison(self, volume: &Volume) -> Option<Command> {
         let volume_id = volume.id.to_string();
-        let wanted = volume.comparison.wanted()?;
         let engine = &self.observed.engines.get(&volume.id)?.said;
         let made = engine.comparison.as_ref()?;
-        let is_it = engine.epoch == volume.epoch && made.finished && made.request == wanted;
+        let (last, ordered) = (volume.comparison.made, volume.comparison.request);
+        let is_news = made.request > last && made.request <= ordered;
+        let is_it = engine.epoch == volume.epoch && made.finished && is_news;
         (is_it && volume.engine_node().is_some()).then(|| {
             Command::RecordComparison(RecordComparisonCommand {
                 volume_id,
                 epoch: volume.epoch.raw(),
-                request: wanted,
+                request: made.request,
                 found: made.progress,
+                alike_replicas: made.alike_replicas.clone(),
             })
         })
     }

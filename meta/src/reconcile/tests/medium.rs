@@ -139,6 +139,7 @@ fn compare_report(request: u64, finished: bool, differing_chunks: u64) -> rpc::E
         comparison: Some(rpc::ComparisonReport {
             request,
             finished,
+            alike_replicas: Vec::new(),
             progress: Some(rpc::ComparisonProgress {
                 total_bytes: 1 << 30,
                 differing_chunks,
@@ -204,6 +205,76 @@ fn replicas_are_compared_every_week_and_when_somebody_asks() {
 }
 
 #[test]
+fn a_comparison_that_was_made_counts_although_the_next_is_ordered() {
+    let mut leader = Leader::with_attached();
+    leader.settle();
+    for _ in 0..2 {
+        leader.act(Command::ScrubVolume(rpc::ScrubVolumeCommand {
+            volume_id: VolumeId::from_bits(1).to_string(),
+            ..Default::default()
+        }));
+    }
+    leader.engine_says(compare_report(1, true, 0));
+    assert_eq!(leader.settle().len(), 1);
+    let comparison = leader.volume().comparison;
+    assert_eq!((comparison.made, comparison.wanted()), (1, Some(2)));
+    assert_eq!(comparison_ordered(&leader), 2);
+}
+
+fn independent(leader: &Leader) -> Vec<u128> {
+    let orders = engine_orders(&leader.state, leader.volume());
+    let replicas = orders.replicas.iter().filter(|one| one.independent);
+    replicas
+        .map(|one| one.id.parse::<ReplicaId>().unwrap().bits())
+        .collect()
+}
+
+#[test]
+fn a_copy_of_another_replica_is_no_second_witness_until_all_are_found_alike() {
+    let mut leader = Leader::with_attached();
+    leader.settle();
+    assert_eq!(independent(&leader), [11, 12, 13]);
+    leader.lose(12);
+    let (volume_id, replica_id) = (
+        VolumeId::from_bits(1).to_string(),
+        ReplicaId::from_bits(12).to_string(),
+    );
+    leader.act(Command::StartRebuild(rpc::StartRebuildCommand {
+        volume_id: volume_id.clone(),
+        replica_id: replica_id.clone(),
+    }));
+    leader.act(Command::ReplicaInSync(rpc::ReplicaInSyncCommand {
+        volume_id: volume_id.clone(),
+        epoch: 1,
+        replica_id,
+    }));
+    // A block of another one was copied, too.
+    leader.act(Command::RecordRepairs(rpc::RecordRepairsCommand {
+        volume_id: volume_id.clone(),
+        epoch: 1,
+        replica_id: ReplicaId::from_bits(13).to_string(),
+        blocks: 1,
+    }));
+    assert_eq!(independent(&leader), [11]);
+    leader.act(Command::ScrubVolume(rpc::ScrubVolumeCommand {
+        volume_id,
+        ..Default::default()
+    }));
+    let mut report = compare_report(1, true, 0);
+    if let Some(comparison) = &mut report.comparison {
+        let alike = [11, 12].map(|id| ReplicaId::from_bits(id).to_string());
+        comparison.alike_replicas = alike.to_vec();
+    }
+    leader.engine_says(report);
+    leader.settle();
+    assert_eq!(
+        independent(&leader),
+        [11, 12],
+        "13 was not compared as a whole"
+    );
+}
+
+#[test]
 fn comparisons_that_are_due_at_once_take_turns() {
     let mut leader = count::four_volumes();
     leader.ms += 7 * 24 * 60 * 60 * 1000;
@@ -217,6 +288,11 @@ fn comparisons_that_are_due_at_once_take_turns() {
     assert_eq!(ordered(&leader.settle()), 2);
     leader.engine_says(compare_report(1, true, 0));
     assert_eq!(ordered(&leader.settle()), 1, "the next has its turn");
+    assert_eq!(ordered(&leader.settle()), 0);
+    // Two engines of an older version never say anything of theirs.
+    leader.ms += 60_000;
+    count::report_four(&mut leader, 1..=3);
+    assert_eq!(ordered(&leader.settle()), 1);
 }
 
 #[test]

@@ -39,6 +39,8 @@ impl Apply<'_> {
         }
         volume.turn(replica, ReplicaMode::InSync, "", self.at())?;
         if let Some(stored) = volume.replicas.get_mut(&replica) {
+            // A clone shares layers of a replica that may be a copy.
+            stored.independent = stored.source.is_none();
             stored.source = None;
         }
         self.complete_creation(&mut volume)?;

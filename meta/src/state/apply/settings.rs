@@ -103,6 +103,7 @@ impl Apply<'_> {
         volume.scrub.request += 1;
         volume.scrub.asked_at_ms = self.at_ms;
         volume.comparison.request += 1;
+        volume.comparison.ordered_at_ms = self.at_ms;
         let why = if c.periodic {
             "the last one was long ago"
         } else {

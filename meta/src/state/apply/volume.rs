@@ -198,6 +198,7 @@ pub(super) fn place(
         since_ms: at_ms,
         mode_revision: 0,
         wear: Wear::default(),
+        independent: false,
         source: match placement.source_replica_id.as_str() {
             "" => None,
             source => Some(parse(source)?),

@@ -61,6 +61,7 @@ impl Apply<'_> {
         if more == 0 {
             return Ok(answer(&volume));
         }
+        replica.independent = false;
         let node = replica.node.clone();
         volume.repaired_blocks = volume.repaired_blocks.saturating_add(more);
         let message = format!("{more} bad blocks of the replica on {node} were rewritten");
@@ -78,6 +79,7 @@ impl Apply<'_> {
             return Ok(answer(&volume));
         }
         volume.comparison.request = c.request;
+        volume.comparison.ordered_at_ms = self.at_ms;
         Ok(self.put(volume))
     }
 
@@ -86,18 +88,27 @@ impl Apply<'_> {
         c: &RecordComparisonCommand,
     ) -> Result<LogAnswer, Refusal> {
         let mut volume = self.volume_of_engine(&c.volume_id, c.epoch)?;
-        if volume.comparison.wanted() != Some(c.request) {
+        // Another one may have been ordered meanwhile.
+        if c.request <= volume.comparison.made || c.request > volume.comparison.request {
             return Ok(answer(&volume));
         }
         let found = c.found.unwrap_or_default();
+        for id in &c.alike_replicas {
+            let id: ReplicaId = parse(id)?;
+            if let Some(one) = volume.replicas.get_mut(&id)
+                && one.mode == ReplicaMode::InSync
+            {
+                one.independent = true;
+            }
+        }
         volume.comparison = Comparison {
-            request: c.request,
             made: c.request,
             finished_at_ms: self.at_ms,
             total_bytes: found.total_bytes,
             differing_chunks: found.differing_chunks,
             undecided_chunks: found.undecided_chunks,
             skipped_chunks: found.skipped_chunks,
+            ..volume.comparison
         };
         let (differing, undecided) = (found.differing_chunks, found.undecided_chunks);
         let (severity, kind, message) = match (differing, undecided) {

@@ -114,6 +114,7 @@ fn comparison(record: &rpc::VolumeRecord) -> Comparison {
     let found = record.compared.unwrap_or_default();
     Comparison {
         request: record.comparison_request,
+        ordered_at_ms: record.comparison_ordered_at_ms,
         made: record.compared_request,
         finished_at_ms: found.finished_at_ms,
         total_bytes: found.total_bytes,
@@ -179,6 +180,7 @@ fn copy(record: &rpc::ReplicaRecord) -> Result<(ReplicaId, Replica), String> {
             .map(wear)
             .transpose()?
             .unwrap_or_default(),
+        independent: record.independent,
         source: optional(&record.source_replica_id)?,
     };
     Ok((parse(&record.id)?, replica))

@@ -68,6 +68,7 @@ pub(super) fn volume(volume: &Volume) -> rpc::VolumeRecord {
         scrub_request: volume.scrub.request,
         scrub_asked_at_ms: volume.scrub.asked_at_ms,
         comparison_request: volume.comparison.request,
+        comparison_ordered_at_ms: volume.comparison.ordered_at_ms,
         compared_request: volume.comparison.made,
         compared: volume.comparison.told(),
         source_snapshot_id: origin_text(volume, |origin| origin.snapshot.to_string()),
@@ -104,6 +105,7 @@ fn copy(id: ReplicaId, replica: &Replica) -> rpc::ReplicaRecord {
         since_ms: replica.since_ms,
         mode_revision: replica.mode_revision,
         wear: Some(wear(&replica.wear)).filter(|_| replica.wear != Wear::default()),
+        independent: replica.independent,
         source_replica_id: optional(replica.source),
     }
 }
