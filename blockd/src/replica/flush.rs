@@ -83,7 +83,10 @@ impl Dirty {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Flush,
+    /// What a merge has copied.
     Merge,
+    /// A copy of a shared layer, which nothing counts on yet.
+    Copy,
 }
 
 /// Files to be synced, and what that covers. Owns handles only: run it without the replica.
@@ -175,9 +178,18 @@ impl<D: Disk> Replica<D> {
 
     /// The sync that a merge waits for.
     pub(super) fn plan_merge(&mut self, files: Vec<D::File>) -> FlushPlan<D> {
+        self.plan_of(Purpose::Merge, files)
+    }
+
+    /// The sync that a copy of a shared layer waits for.
+    pub(super) fn plan_copy(&mut self, files: Vec<D::File>) -> FlushPlan<D> {
+        self.plan_of(Purpose::Copy, files)
+    }
+
+    fn plan_of(&mut self, purpose: Purpose, files: Vec<D::File>) -> FlushPlan<D> {
         self.dirty.plans += 1;
         FlushPlan {
-            purpose: Purpose::Merge,
+            purpose,
             number: self.dirty.plans,
             head: self.tree.head(),
             files,
@@ -199,11 +211,17 @@ impl<D: Disk> Replica<D> {
         result: io::Result<()>,
     ) -> Result<(), DataError> {
         self.check_sound()?;
-        if plan.purpose == Purpose::Merge {
-            return Ok(self.finish_merge(plan.number, result)?);
+        if plan.purpose == Purpose::Copy {
+            return Ok(self.finish_copy(plan.number, result)?);
         }
         if let Err(error) = result {
             return Err(self.failed_for_good("a sync", error).into());
+        }
+        if plan.purpose == Purpose::Merge {
+            if let Some(merge) = &mut self.merge {
+                merge.synced(plan.number);
+            }
+            return Ok(());
         }
         if plan.head != self.tree.head() {
             // It was sealed meanwhile, and synced for that.
@@ -222,26 +240,26 @@ impl<D: Disk> Replica<D> {
         Ok(self.punch_hidden()?)
     }
 
-    /// Takes the result of a sync that a merge or a copy waits for. Nothing counts on a copy yet, so a
-    /// full disk refuses it; the next attempt begins with other files.
-    pub(super) fn finish_merge(
+    /// Takes the result of the sync of a copy. Nothing counts on it yet, so a full disk refuses it, also
+    /// one that was given up meanwhile; the next attempt begins with other files.
+    pub(super) fn finish_copy(
         &mut self,
         number: u64,
         result: io::Result<()>,
     ) -> Result<(), Medium> {
         match result {
-            Err(error) if is_full(&error) && self.privacy.waits_for(number) => {
-                self.drop_copies();
-                return Err(Medium::NoSpace);
+            Err(error) if is_full(&error) => {
+                if self.privacy.waits_for(number) {
+                    self.drop_copies();
+                }
+                Err(Medium::NoSpace)
             }
-            Err(error) => return Err(self.failed_for_good("a sync", error)),
-            Ok(()) => {}
+            Err(error) => Err(self.failed_for_good("a sync", error)),
+            Ok(()) => {
+                self.privacy.synced(number);
+                Ok(())
+            }
         }
-        if let Some(merge) = &mut self.merge {
-            merge.synced(number);
-        }
-        self.privacy.synced(number);
-        Ok(())
     }
 
     /// Flushes under the lock.

@@ -111,6 +111,17 @@ impl Merge {
         }
     }
 
+    /// Goes back to the first chunk with copies that are not marked. What is marked is found done.
+    fn copy_again(&mut self) {
+        let copied = self.copied.keys().chain(self.durable.keys());
+        let first = copied.map(|chunk| chunk.raw()).min();
+        self.next_chunk = first.map_or(self.next_chunk, |first| first.min(self.next_chunk));
+        self.next_place = 0;
+        self.copied.clear();
+        self.copied_blocks = 0;
+        self.durable.clear();
+    }
+
     /// Goes on behind this place of the chunk.
     fn advance(&mut self, end: usize) {
         self.next_place = end;
@@ -318,13 +329,12 @@ impl<D: Disk> Replica<D> {
     /// there and is not marked has to be copied again.
     pub(super) fn lose_copies(&mut self, run: BlockRun) {
         let head = self.tree.head();
-        let is_lost = self.merge.as_ref().is_some_and(|merge| {
-            run.blocks()
+        if let Some(merge) = &mut self.merge
+            && run
+                .blocks()
                 .any(|block| merge.has_copied(head, block.chunk()))
-        });
-        if is_lost {
-            // It begins again, and finds done what is marked.
-            self.merge = None;
+        {
+            merge.copy_again();
         }
     }
 

@@ -212,7 +212,7 @@ impl<D: Disk> Replica<D> {
         while let Some(progress) = self.make_private_step(layer, COPY_BYTES_MAX / BLOCK_BYTES)? {
             if let Progress::Sync(plan) = progress {
                 let result = plan.run();
-                self.finish_merge(plan.number(), result)?;
+                self.finish_copy(plan.number(), result)?;
             }
         }
         Ok(())
@@ -280,7 +280,7 @@ impl<D: Disk> Replica<D> {
     fn sync_copy(&mut self) -> Progress<D> {
         let parts = self.privacy.copy.iter().flat_map(|copy| &copy.parts);
         let files = parts.map(|part| part.to.clone()).collect();
-        let plan = self.plan_merge(files);
+        let plan = self.plan_copy(files);
         if let Some(copy) = &mut self.privacy.copy {
             copy.stage = Stage::Syncing(plan.number());
         }

@@ -75,7 +75,8 @@ impl Mirror {
     fn another_answers(&self, except: ReplicaId, now: Moment) -> bool {
         self.replicas
             .values()
-            .any(|other| other.id() != except && self.is_answering(other, now))
+            .filter(|other| other.id() != except && !self.is_wrong(other.id()))
+            .any(|other| self.is_answering(other, now))
     }
 
     /// Whether another in-sync replica has answered what was sent after this one's loss came into
@@ -84,13 +85,21 @@ impl Mirror {
         let Some(replica) = self.replicas.get_mut(&id) else {
             return false;
         };
+        let is_new = replica.questioned.is_none();
         let since = *replica.questioned.get_or_insert(now);
-        if since == now {
+        if is_new {
             self.ping_others(id, now, effects);
         }
+        self.outlives(id, since, now)
+    }
+
+    /// Whether another in-sync replica has answered what was sent since. One that is known to be wrong is
+    /// none to be left with.
+    pub(super) fn outlives(&self, id: ReplicaId, since: Moment, now: Moment) -> bool {
         self.replicas.values().any(|other| {
             let fresh = other.answered.is_some_and(|sent| sent >= since);
-            other.id() != id && fresh && self.is_answering(other, now)
+            let stays = other.id() != id && !self.is_wrong(other.id());
+            stays && fresh && self.is_answering(other, now)
         })
     }
 
@@ -182,9 +191,8 @@ impl Mirror {
 
     /// Whether a loss waits for an answer of another replica.
     pub(super) fn is_any_questioned(&self) -> bool {
-        self.replicas
-            .values()
-            .any(|replica| replica.questioned.is_some())
+        let mut replicas = self.replicas.values();
+        replicas.any(|replica| replica.questioned.is_some()) || self.is_any_wrong()
     }
 
     /// Records what may be recorded, and asks again where nobody answered.
@@ -261,7 +269,7 @@ impl Mirror {
         }
         match record {
             Record::ReplicaLost { replica, .. } => {
-                self.difference_recorded(replica, refusal.as_ref(), now);
+                self.difference_recorded(replica, refusal.as_ref(), now, effects);
                 self.loss_recorded(replica, refusal, now, effects);
             }
             Record::ReplicaInSync { replica } => {

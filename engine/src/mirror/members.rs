@@ -144,7 +144,7 @@ impl Mirror {
         if replica.state().kind() == Kind::Rebuilding {
             replica.become_live(now);
         }
-        self.is_copied(id);
+        self.comparisons.is_copied(id);
     }
 
     /// Its loss is on record and it is to be made equal again.

@@ -19,7 +19,8 @@ impl Mirror {
             .filter(|replica| replica.is_readable() && !except.contains(replica.slot))
             .min_by_key(|replica| {
                 let owed = replica.session().map_or(0, |session| session.owed());
-                (replica.member.node != self.config.node, owed, replica.id())
+                let far = replica.member.node != self.config.node;
+                (self.is_wrong(replica.id()), far, owed, replica.id())
             })
             .map(Replica::id)
     }

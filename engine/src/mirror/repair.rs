@@ -245,6 +245,9 @@ impl Mirror {
         header.offset = extent.offset();
         header.length = u32::try_from(extent.length()).unwrap_or(u32::MAX);
         header.watermark = self.window.watermark().raw();
+        if opcode == Opcode::RepairLayer {
+            self.comparisons.is_copied(to);
+        }
         if let Some(replica) = self.replicas.get_mut(&to) {
             replica.send(Ask::Repair(id), header, body, now, effects);
         }

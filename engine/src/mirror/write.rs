@@ -248,6 +248,7 @@ impl Mirror {
             && let Some(replica) = self.replicas.get_mut(&bad)
         {
             replica.repaired_blocks += 1;
+            self.comparisons.is_copied(bad);
         }
         let rest = match job.stage {
             Stage::Writing { rest } if verdict == Verdict::Done => rest,

@@ -164,7 +164,8 @@ fn a_replica_that_differs_counts_until_its_loss_is_on_record() {
     let mut world = layered(3);
     spoil(&mut world, 3, SEALED + 1, 6);
     world.managers_away = true;
-    assert_eq!(found(&compared(&mut world)), (1, 0, 0));
+    order(&mut world);
+    run_until_one_differs(&mut world);
     for number in 0..4 {
         let id = world.write(number, 1, false);
         assert_eq!(outcome(&mut world, id), Outcome::Done(Bytes::new()));
@@ -173,6 +174,65 @@ fn a_replica_that_differs_counts_until_its_loss_is_on_record() {
     assert!(matches!(outcome(&mut world, id), Outcome::Done(_)));
     world.managers_away = false;
     world.run_until("the rebuild", |world| world.promotions == 1);
+    world.check_equal("after the rebuild");
+}
+
+#[test]
+fn one_that_is_away_is_waited_for() {
+    let mut world = layered(3);
+    spoil(&mut world, 3, SEALED + 1, 6);
+    world.crash(replica_id(3), false, Duration::from_millis(200));
+    order(&mut world);
+    world.run_until("the end of the comparison", is_finished);
+    let told = world.mirror.status().comparison.unwrap();
+    assert_eq!(found(&told), (1, 0, 0), "the two others are alike");
+    world.run_until("the rebuild", |world| world.promotions == 1);
+}
+
+#[test]
+fn what_comes_about_meanwhile_is_looked_at_too() {
+    let mut world = layered(3);
+    order(&mut world);
+    for _ in 0..6 {
+        world.deliver();
+    }
+    let sealed = world.tasks_done.len() + 1;
+    world.add_task(None);
+    world.run_until("a seal", |world| world.tasks_done.len() == sealed);
+    assert!(!is_finished(&world));
+    spoil(&mut world, 2, SEALED + 2, 6);
+    world.run_until("the end of the comparison", is_finished);
+    let told = world.mirror.status().comparison.unwrap();
+    assert_eq!(
+        (found(&told), told.total_bytes),
+        ((1, 0, 0), (SEALED + 2) * 2 * CHUNK_BYTES)
+    );
+}
+
+/// Until the comparison under way has found one chunk that differs.
+fn run_until_one_differs(world: &mut World) {
+    world.run_until("the difference", |world| {
+        let told = world.mirror.status().comparison;
+        told.is_some_and(|told| told.differing_chunks == 1)
+    });
+}
+
+#[test]
+fn no_loss_is_recorded_while_only_one_that_is_wrong_answers() {
+    let mut world = layered(3);
+    spoil(&mut world, 3, SEALED + 1, 6);
+    order(&mut world);
+    world.managers_gone = true;
+    run_until_one_differs(&mut world);
+    for other in [1, 2] {
+        world.crash(replica_id(other), false, Duration::from_secs(60));
+    }
+    settle(&mut world, Duration::from_secs(5));
+    world.managers_gone = false;
+    settle(&mut world, Duration::from_secs(45));
+    assert_eq!((world.losses, world.in_sync().len()), (0, 3));
+    world.run_until("the rebuild", |world| world.promotions == 1);
+    assert_eq!(world.losses, 1);
     world.check_equal("after the rebuild");
 }
 

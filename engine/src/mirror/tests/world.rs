@@ -66,6 +66,8 @@ pub(super) struct World {
     connections: BTreeMap<LinkId, Connection>,
     records: Vec<Record>,
     pub(super) managers_away: bool,
+    /// Nothing is recorded at all.
+    pub(super) managers_gone: bool,
     pub(super) serving: bool,
     pub(super) resized: Option<VolumeSize>,
     pub(super) stopped: Option<StopReason>,
@@ -151,6 +153,7 @@ impl World {
             connections: BTreeMap::new(),
             records: Vec::new(),
             managers_away: false,
+            managers_gone: false,
             serving: false,
             resized: None,
             stopped: None,
@@ -478,7 +481,7 @@ impl World {
         let at = usize::try_from(self.random.below(self.records.len() as u64)).unwrap();
         let record = self.records.swap_remove(at);
         let lost_answer = self.managers_away;
-        if lost_answer && self.random.one_in(2) {
+        if self.managers_gone || (lost_answer && self.random.one_in(2)) {
             let result = Err(RecordRefusal::Unreachable("no leader".to_owned()));
             self.feed(Event::Recorded { record, result });
             return;

@@ -72,7 +72,12 @@ impl View<'_> {
     /// Whether a detached volume has something to do that only an engine can.
     fn needs_worker(self, volume: &Volume) -> bool {
         let settled = self.removal_settled(volume);
-        let compares = volume.comparison.wanted().is_some() && self.can_compare(volume);
+        // One that runs goes on.
+        let can_compare = match volume.worker {
+            Some(_) => volume.is_comparable(),
+            None => self.can_compare(volume),
+        };
+        let compares = volume.comparison.wanted().is_some() && can_compare;
         !volume.tasks.is_empty()
             || compares
             || volume.replicas.iter().any(|(id, one)| match one.mode {

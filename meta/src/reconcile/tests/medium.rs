@@ -260,18 +260,24 @@ fn a_copy_of_another_replica_is_no_second_witness_until_all_are_found_alike() {
         volume_id,
         ..Default::default()
     }));
-    let mut report = compare_report(1, true, 0);
-    if let Some(comparison) = &mut report.comparison {
-        let alike = [11, 12].map(|id| ReplicaId::from_bits(id).to_string());
-        comparison.alike_replicas = alike.to_vec();
+    leader.act(Command::ScrubVolume(rpc::ScrubVolumeCommand {
+        volume_id: VolumeId::from_bits(1).to_string(),
+        ..Default::default()
+    }));
+    for (request, alike, wanted) in [
+        // 13 was not compared as a whole.
+        (1, vec![11, 12], vec![11]),
+        (2, vec![11, 12, 13], vec![11, 12, 13]),
+    ] {
+        let mut report = compare_report(request, true, 0);
+        if let Some(comparison) = &mut report.comparison {
+            let alike = alike.iter().map(|id| ReplicaId::from_bits(*id).to_string());
+            comparison.alike_replicas = alike.collect();
+        }
+        leader.engine_says(report);
+        leader.settle();
+        assert_eq!(independent(&leader), wanted);
     }
-    leader.engine_says(report);
-    leader.settle();
-    assert_eq!(
-        independent(&leader),
-        [11, 12],
-        "13 was not compared as a whole"
-    );
 }
 
 #[test]

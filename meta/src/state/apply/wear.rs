@@ -93,12 +93,17 @@ impl Apply<'_> {
             return Ok(answer(&volume));
         }
         let found = c.found.unwrap_or_default();
-        for id in &c.alike_replicas {
-            let id: ReplicaId = parse(id)?;
-            if let Some(one) = volume.replicas.get_mut(&id)
-                && one.mode == ReplicaMode::InSync
-            {
-                one.independent = true;
+        let alike = c.alike_replicas.iter().map(|id| parse(id));
+        let alike = alike.collect::<Result<Vec<ReplicaId>, Refusal>>()?;
+        // Of one that was not compared nobody knows whether it agrees with the others.
+        if volume
+            .in_mode(ReplicaMode::InSync)
+            .all(|(id, _)| alike.contains(&id))
+        {
+            for id in alike {
+                if let Some(one) = volume.replicas.get_mut(&id) {
+                    one.independent = one.mode == ReplicaMode::InSync;
+                }
             }
         }
         volume.comparison = Comparison {
