@@ -287,10 +287,7 @@ fn digest_contents(
     let deferred = link.defer(header);
     let tenant = tenant.clone();
     disk_threads.run_digest(Box::new(move || {
-        deferred.answer(match tenant.digest_contents(layer, chunk) {
-            Ok(payload) => Answer::Done(payload),
-            Err(denial) => Answer::Refused(denial),
-        });
+        deferred.answer(tenant.digest_contents(layer, chunk).into());
     }));
 }
 
@@ -328,10 +325,8 @@ fn write_shared_layer(
     let joined = tenant.slot.join_copy(CopyWaiter {
         layer: body.layer,
         go_on: Box::new(move || {
-            deferred.answer(match writing.write_layer(extent, &body) {
-                Ok(()) => Answer::Done(Bytes::new()),
-                Err(denial) => Answer::Refused(denial),
-            });
+            let written = writing.write_layer(extent, &body);
+            deferred.answer(written.map(|()| Bytes::new()).into());
         }),
     });
     if joined == Joined::First {
@@ -366,10 +361,7 @@ fn change_tree(
         let changed = tenant.change(request);
         tenant.slot.close_removed();
         tenant.slot.tell();
-        deferred.answer(match changed {
-            Ok(payload) => Answer::Done(payload),
-            Err(denial) => Answer::Refused(denial),
-        });
+        deferred.answer(changed.into());
     });
     if copies {
         disk_threads.run_long(change);

@@ -21,6 +21,12 @@ pub(super) enum Answer {
     Refused(Denial),
 }
 
+impl From<Result<Bytes, Denial>> for Answer {
+    fn from(result: Result<Bytes, Denial>) -> Self {
+        result.map_or_else(Self::Refused, Self::Done)
+    }
+}
+
 /// Why a request was not carried out, as the peer is told.
 #[derive(Debug, Clone)]
 pub struct Denial {

@@ -1,7 +1,7 @@
 use ankole_proto::rpc::v1::ComparisonProgress;
 use serde::Serialize;
 
-use super::time;
+use super::{eta, left, time};
 use crate::size;
 
 /// The comparison of a volume's replicas with each other that is under way, or the last one.
@@ -19,8 +19,6 @@ pub(crate) struct ComparisonView {
 
 impl From<ComparisonProgress> for ComparisonView {
     fn from(progress: ComparisonProgress) -> Self {
-        let left = progress.total_bytes.saturating_sub(progress.done_bytes);
-        let under_way = progress.finished_at_ms == 0;
         Self {
             done_bytes: progress.done_bytes,
             total_bytes: progress.total_bytes,
@@ -29,9 +27,12 @@ impl From<ComparisonProgress> for ComparisonView {
             undecided_chunks: progress.undecided_chunks,
             skipped_chunks: progress.skipped_chunks,
             finished_at_ms: progress.finished_at_ms,
-            eta_seconds: left
-                .checked_div(progress.bytes_per_second)
-                .filter(|_| under_way),
+            eta_seconds: eta(
+                progress.done_bytes,
+                progress.total_bytes,
+                progress.bytes_per_second,
+            )
+            .filter(|_| progress.finished_at_ms == 0),
         }
     }
 }
@@ -55,14 +56,12 @@ impl ComparisonView {
             let when = time::utc(self.finished_at_ms);
             return format!("replicas compared with each other {when}: {found}");
         }
-        let eta = self
-            .eta_seconds
-            .map_or(String::new(), |eta| format!(", {eta} s left"));
         format!(
-            "replicas are being compared with each other: {} of {}, {}/s{eta}, {found}",
+            "replicas are being compared with each other: {} of {}, {}/s{}, {found}",
             size::show(self.done_bytes),
             size::show(self.total_bytes),
             size::show(self.bytes_per_second),
+            left(self.eta_seconds),
         )
     }
 }

@@ -11,6 +11,17 @@ pub(crate) use node::{ClusterView, EventView, NodeView};
 pub(crate) use snapshot::{SnapshotUsage, SnapshotView};
 pub(crate) use volume::VolumeView;
 
+/// How many seconds something will still take at its rate; `None` while it has none.
+fn eta(done_bytes: u64, total_bytes: u64, bytes_per_second: u64) -> Option<u64> {
+    let left = total_bytes.saturating_sub(done_bytes);
+    left.checked_div(bytes_per_second)
+}
+
+/// How long something will still take, to follow its rate.
+fn left(eta_seconds: Option<u64>) -> String {
+    eta_seconds.map_or(String::new(), |eta| format!(", {eta} s left"))
+}
+
 /// An enum's value as the CLI writes it: `VOLUME_STATE_ATTACHED` → `attached`.
 fn plain(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix)

@@ -4,7 +4,7 @@ use serde::Serialize;
 use super::comparison::ComparisonView;
 use super::damage::DamageView;
 use super::snapshot::LayerUsage;
-use super::{or_dash, plain, time};
+use super::{eta, left, or_dash, plain, time};
 use crate::output::Row;
 use crate::size;
 
@@ -194,12 +194,8 @@ impl From<ScrubProgress> for ScrubView {
             findings: scrub.findings,
             started_at_ms: scrub.started_at_ms,
             finished_at_ms: scrub.finished_at_ms,
-            eta_seconds: Some(scrub)
-                .filter(|scrub| scrub.finished_at_ms == 0)
-                .and_then(|scrub| {
-                    let left = scrub.total_bytes.saturating_sub(scrub.done_bytes);
-                    left.checked_div(scrub.bytes_per_second)
-                }),
+            eta_seconds: eta(scrub.done_bytes, scrub.total_bytes, scrub.bytes_per_second)
+                .filter(|_| scrub.finished_at_ms == 0),
         }
     }
 }
@@ -224,11 +220,6 @@ impl ScrubView {
     }
 }
 
-/// How long something will still take, to follow its rate.
-fn left(eta_seconds: Option<u64>) -> String {
-    eta_seconds.map_or(String::new(), |eta| format!(", {eta} s left"))
-}
-
 #[derive(Debug, Serialize)]
 struct RebuildView {
     done_bytes: u64,
@@ -245,10 +236,11 @@ impl From<Replica> for ReplicaView {
                 done_bytes: progress.done_bytes,
                 total_bytes: progress.total_bytes,
                 bytes_per_second: progress.bytes_per_second,
-                eta_seconds: progress
-                    .total_bytes
-                    .saturating_sub(progress.done_bytes)
-                    .checked_div(progress.bytes_per_second),
+                eta_seconds: eta(
+                    progress.done_bytes,
+                    progress.total_bytes,
+                    progress.bytes_per_second,
+                ),
             }),
             scrub: replica.scrub.map(ScrubView::from),
             layers: replica

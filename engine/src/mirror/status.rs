@@ -87,6 +87,12 @@ pub struct RebuildProgress {
     pub remaining: Option<Duration>,
 }
 
+/// The rate of what was done in a time.
+pub(super) fn bytes_per_second(done_bytes: u64, time: Duration) -> u64 {
+    let rate = u128::from(done_bytes) * 1000 / time.as_millis().max(1);
+    u64::try_from(rate).unwrap_or(u64::MAX)
+}
+
 impl Mirror {
     /// What is to be told of the mirror now.
     pub fn status(&self) -> Status {

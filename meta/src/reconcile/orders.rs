@@ -180,10 +180,7 @@ pub fn engine_orders(state: &State, volume: &Volume) -> rpc::EngineOrders {
         reservations: reservations
             .map(|one| one.bytes.clone())
             .unwrap_or_default(),
-        comparison_request: match volume.comparison.wanted() {
-            Some(request) if volume.is_comparable() => request,
-            _ => 0,
-        },
+        comparison_request: volume.wanted_comparison().unwrap_or_default(),
     }
 }
 

@@ -350,6 +350,11 @@ impl Volume {
         self.in_mode(ReplicaMode::InSync).nth(1).is_some()
     }
 
+    /// The comparison that is to be made, when there is anything to compare.
+    pub fn wanted_comparison(&self) -> Option<u64> {
+        self.comparison.wanted().filter(|_| self.is_comparable())
+    }
+
     /// Whether its replicas can be scrubbed.
     pub fn may_be_scrubbed(&self) -> bool {
         self.has_data()

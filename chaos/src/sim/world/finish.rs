@@ -112,7 +112,7 @@ impl World {
         if slots.iter().any(|slot| slot.damaged_blocks() > 0) {
             return say("has damaged blocks");
         }
-        if volume.comparison.wanted().is_some() && volume.is_comparable() {
+        if volume.wanted_comparison().is_some() {
             return say("has replicas that are not compared");
         }
         if !settled || slots.len() != in_sync {

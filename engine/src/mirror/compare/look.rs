@@ -71,7 +71,7 @@ impl Look {
                 Some(Answer::Bad) | None => return Judgement::Unclear,
             }
         }
-        let Some((_, first)) = answers.first().copied().filter(|_| answers.len() > 1) else {
+        let Some((_, first)) = answers.first().copied() else {
             return Judgement::Unclear;
         };
         if answers.iter().any(|(_, one)| one.base != first.base) {

@@ -7,7 +7,7 @@ use ankole_proto::{CHUNK_BYTES, ChunkNumber, Extent, LayerId, ReplicaId, VolumeS
 use super::TRY_PAUSE;
 use super::look::Look;
 use crate::mirror::rebuild::Pace;
-use crate::mirror::status::ComparisonStatus;
+use crate::mirror::status::{ComparisonStatus, bytes_per_second};
 use crate::volume::Moment;
 
 /// How often a chunk is tried that cannot be compared: a replica misses a layer that another has
@@ -120,14 +120,12 @@ impl Comparison {
         let total = self.listed.len() as u64 * chunks;
         let bytes = |part: u64| part.saturating_mul(CHUNK_BYTES);
         let done_bytes = bytes(total.saturating_sub(self.left(chunks)));
-        let milliseconds = now.since(self.began).as_millis().max(1);
-        let rate = u128::from(done_bytes) * 1000 / milliseconds;
         ComparisonStatus {
             request: self.request,
             is_finished,
             done_bytes,
             total_bytes: bytes(total),
-            bytes_per_second: u64::try_from(rate).unwrap_or(u64::MAX),
+            bytes_per_second: bytes_per_second(done_bytes, now.since(self.began)),
             differing_chunks: self.differing_chunks,
             undecided_chunks: self.undecided_chunks,
             skipped_chunks: self.skipped_chunks,

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use super::event::{Effect, Record, RecordRefusal};
 use super::loss::Grace;
 use super::replica::{Ask, Kind, Promotion, Replica, SlotSet};
-use super::status::RebuildProgress;
+use super::status::{RebuildProgress, bytes_per_second};
 use super::window::Verdict;
 use super::{Mirror, Phase};
 use crate::volume::Moment;
@@ -106,9 +106,7 @@ impl Rebuild {
         let total_bytes = (self.plan.total() / size.chunks()).saturating_mul(size.bytes());
         let done = self.plan.begun().saturating_sub(self.copies.len() as u64);
         let done_bytes = done.saturating_mul(CHUNK_BYTES).min(total_bytes);
-        let milliseconds = now.since(self.began).as_millis().max(1);
-        let rate = u128::from(done_bytes) * 1000 / milliseconds;
-        let bytes_per_second = u64::try_from(rate).unwrap_or(u64::MAX);
+        let bytes_per_second = bytes_per_second(done_bytes, now.since(self.began));
         let left = total_bytes.saturating_sub(done_bytes);
         RebuildProgress {
             done_bytes,

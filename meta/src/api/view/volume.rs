@@ -284,9 +284,7 @@ impl Teller<'_> {
     fn comparison(&self) -> Option<rpc::ComparisonProgress> {
         let engine = engine(self.observed, self.now, self.volume);
         let said = engine.and_then(|engine| engine.comparison.as_ref());
-        let wanted = self.volume.comparison.wanted();
-        // Without another replica there is nothing to tell of.
-        let said = said.filter(|_| self.volume.is_comparable());
+        let wanted = self.volume.wanted_comparison();
         let under_way = said.filter(|said| !said.finished && Some(said.request) <= wanted);
         under_way
             .and_then(|said| said.progress)

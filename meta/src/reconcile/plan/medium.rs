@@ -44,8 +44,7 @@ impl View<'_> {
     /// Whether a comparison was ordered just now, or the volume's engine says that it makes one. Of an
     /// engine that does not know of comparisons nothing is heard, and it keeps nobody waiting.
     fn is_comparing(self, volume: &Volume) -> bool {
-        let wanted = volume.comparison.wanted();
-        let Some(wanted) = wanted.filter(|_| volume.is_comparable()) else {
+        let Some(wanted) = volume.wanted_comparison() else {
             return false;
         };
         let age_ms = self
